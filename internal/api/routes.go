@@ -1,0 +1,159 @@
+package api
+
+import (
+	"strings"
+
+	"github.com/valyala/fasthttp"
+)
+
+// class groups routes that share one bound on requests in flight.
+type class uint8
+
+const (
+	freeClass     class = iota // answered from memory, never waits: the number of connections is bound enough
+	purchaseClass              // may wait for the ledger
+	readClass                  // may wait for the store
+	paymentClass               // may wait for the store and a provider
+	classes
+)
+
+var classNames = [classes]string{"free", "purchase", "read", "payment"}
+
+// endpoint is one route. Every path of this API has exactly one method; GET
+// includes HEAD.
+type endpoint struct {
+	method  string
+	pattern string
+	class   class
+	serve   func(s *Server, ctx *fasthttp.RequestCtx, param string)
+}
+
+// route numbers the endpoints.
+type route uint8
+
+const (
+	routePurchase route = iota
+	routeTime
+	routeActivities
+	routeActivity
+	routeReservation
+	routeEvents
+	routeOrders
+	routeOrder
+	routePay
+	routeCancel
+	routeCallback
+	routeDemo
+	routeShell
+	routeShellOf
+	routeAsset
+	routeImage
+	routeOpenAPI
+	routes
+)
+
+var endpoints = [routes]endpoint{
+	routePurchase:    {"POST", "/v1/activities/{id}/purchases", purchaseClass, (*Server).purchase},
+	routeTime:        {"GET", "/v1/time", freeClass, (*Server).time},
+	routeActivities:  {"GET", "/v1/activities", freeClass, (*Server).activities},
+	routeActivity:    {"GET", "/v1/activities/{id}", freeClass, (*Server).activity},
+	routeReservation: {"GET", "/v1/reservations/{id}", readClass, (*Server).reservation},
+	routeEvents:      {"GET", "/v1/reservations/{id}/events", readClass, (*Server).events},
+	routeOrders:      {"GET", "/v1/orders", readClass, (*Server).ordersList},
+	routeOrder:       {"GET", "/v1/orders/{id}", readClass, (*Server).order},
+	routePay:         {"POST", "/v1/orders/{id}/payments", paymentClass, (*Server).pay},
+	routeCancel:      {"POST", "/v1/orders/{id}/cancel", paymentClass, (*Server).cancel},
+	routeCallback:    {"POST", "/v1/payments/callbacks/{provider}", paymentClass, (*Server).callback},
+	routeDemo:        {"POST", "/demo/token", freeClass, (*Server).demoToken},
+	routeShell:       {"GET", "/", freeClass, (*Server).shell},
+	routeShellOf:     {"GET", "/a/{id}", freeClass, (*Server).shell},
+	routeAsset:       {"GET", "/assets/{name}", freeClass, (*Server).file},
+	routeImage:       {"GET", "/images/{name}", freeClass, (*Server).file},
+	routeOpenAPI:     {"GET", "/openapi.json", freeClass, (*Server).openAPI},
+}
+
+// handle serves one request.
+func (s *Server) handle(ctx *fasthttp.RequestCtx) {
+	to, param, found := match(view(ctx.Path()))
+	if !found {
+		s.answer(ctx, notFound)
+		return
+	}
+	e := &endpoints[to]
+	if method := ctx.Method(); string(method) != e.method && (e.method != "GET" || string(method) != "HEAD") {
+		ctx.Response.Header.SetCanonical(allow, []byte(e.method))
+		s.answer(ctx, methodNotAllowed)
+		return
+	}
+	if bound := s.bounds[e.class]; bound != nil {
+		if err := bound.Enter(); err != nil {
+			s.refuse(ctx, err, 0)
+			return
+		}
+		defer bound.Leave()
+	}
+	e.serve(s, ctx, param)
+}
+
+// match finds the route of a path and its parameter. The paths are few and
+// fixed, so they are told apart by hand, the busiest first.
+func match(path string) (to route, param string, found bool) {
+	if rest, ok := strings.CutPrefix(path, "/v1/"); ok {
+		return matchV1(rest)
+	}
+	switch path {
+	case "/":
+		return routeShell, "", true
+	case "/demo/token":
+		return routeDemo, "", true
+	case "/openapi.json":
+		return routeOpenAPI, "", true
+	}
+	if name, ok := strings.CutPrefix(path, "/assets/"); ok {
+		return routeAsset, path, name != ""
+	}
+	if name, ok := strings.CutPrefix(path, "/images/"); ok {
+		return routeImage, path, name != ""
+	}
+	if id, ok := strings.CutPrefix(path, "/a/"); ok {
+		return routeShellOf, id, validID(id)
+	}
+	return 0, "", false
+}
+
+func matchV1(rest string) (to route, param string, found bool) {
+	resource, rest, deeper := strings.Cut(rest, "/")
+	id, action, acts := strings.Cut(rest, "/")
+	whole := deeper && !acts && id != "" // "/v1/resource/id"
+	switch resource {
+	case "activities":
+		switch {
+		case action == "purchases" && id != "":
+			return routePurchase, id, true
+		case whole:
+			return routeActivity, id, true
+		}
+		return routeActivities, "", !deeper
+	case "reservations":
+		if action == "events" && id != "" {
+			return routeEvents, id, true
+		}
+		return routeReservation, id, whole
+	case "orders":
+		switch {
+		case action == "payments" && id != "":
+			return routePay, id, true
+		case action == "cancel" && id != "":
+			return routeCancel, id, true
+		case whole:
+			return routeOrder, id, true
+		}
+		return routeOrders, "", !deeper
+	case "payments":
+		provider := action
+		return routeCallback, provider, id == "callbacks" && provider != "" && !strings.Contains(provider, "/")
+	case "time":
+		return routeTime, "", !deeper
+	}
+	return 0, "", false
+}

@@ -1,0 +1,133 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"sluice/internal/lib/wal"
+)
+
+// Finding is one thing the doctor looked at.
+type Finding struct {
+	Check  string `json:"check"`
+	OK     bool   `json:"ok"`
+	Seen   string `json:"seen"`
+	Remedy string `json:"remedy,omitempty"` // what to do when not OK
+}
+
+// Examine looks at the machine and the configuration before a sale.
+func Examine(c Config) []Finding {
+	findings := []Finding{openFiles(), syncTime(c), freeSpace(c), dataHeld(c)}
+	for _, k := range []struct {
+		file, key string
+		least     int
+	}{
+		{"/proc/sys/net/core/somaxconn", "net.core.somaxconn", 4096},
+		{"/proc/sys/net/ipv4/tcp_max_syn_backlog", "net.ipv4.tcp_max_syn_backlog", 1024},
+	} {
+		findings = append(findings, kernel(k.file, k.key, k.least))
+	}
+	findings = append(findings, port("listen", c.Listen), port("ops", c.Ops))
+	return append(findings, Finding{Check: "processors", OK: true, Seen: strconv.Itoa(runtime.GOMAXPROCS(0))})
+}
+
+// openFiles: each shopper's connection is a file.
+func openFiles() Finding {
+	const least = 65_536
+	var l syscall.Rlimit
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l)
+	return Finding{
+		Check: "open files", OK: err == nil && l.Max >= least, Seen: fmt.Sprintf("%d, at most %d", l.Cur, l.Max),
+		Remedy: "raise the limit to at least 65536: ulimit -n, or LimitNOFILE= in the service unit",
+	}
+}
+
+// syncTime measures what every acceptance waits for.
+func syncTime(c Config) Finding {
+	f := Finding{Check: "sync to disk", Remedy: "put the data directory on a local SSD; every acceptance waits for this"}
+	if err := c.prepare(); err != nil {
+		f.Seen = err.Error()
+		return f
+	}
+	name := filepath.Join(c.Data, "doctor.tmp")
+	file, err := wal.OS().OpenFile(name, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
+	if err != nil {
+		f.Seen = err.Error()
+		return f
+	}
+	defer os.Remove(name)
+	block := make([]byte, 16<<10)
+	var times []time.Duration
+	for range 50 {
+		began := time.Now()
+		_, werr := file.WriteAt(block, 0)
+		if err = errors.Join(err, werr, file.Sync()); err != nil {
+			break
+		}
+		times = append(times, time.Since(began))
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		f.Seen = err.Error()
+		return f
+	}
+	slices.Sort(times)
+	median := times[len(times)/2]
+	f.OK, f.Seen = median < 10*time.Millisecond, fmt.Sprintf("median %s, slowest %s, of 50 writes of 16 kB", median.Round(time.Microsecond), times[len(times)-1].Round(time.Microsecond))
+	return f
+}
+
+func freeSpace(c Config) Finding {
+	const least = 5 << 30
+	var s syscall.Statfs_t
+	err := syscall.Statfs(c.Data, &s)
+	free := s.Bavail * uint64(s.Bsize)
+	return Finding{
+		Check: "free disk space", OK: err == nil && free >= least, Seen: fmt.Sprintf("%.1f GB", float64(free)/1e9),
+		Remedy: "a million orders take about 2 GB of log and database; free at least 5 GB",
+	}
+}
+
+func dataHeld(c Config) Finding {
+	f := Finding{Check: "data directory", Remedy: "stop the server that holds it, or give another --data"}
+	unlock, err := Lock(c.Data, true)
+	if err != nil {
+		f.Seen = err.Error()
+		return f
+	}
+	_ = unlock()
+	f.OK, f.Seen = true, c.Data+" is free"
+	return f
+}
+
+func kernel(file, key string, least int) Finding {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return Finding{Check: key, OK: true, Seen: "cannot be read here"}
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return Finding{
+		Check: key, OK: n >= least, Seen: strconv.Itoa(n),
+		Remedy: fmt.Sprintf("sysctl -w %s=%d, so that a burst of new connections is not dropped", key, least),
+	}
+}
+
+func port(key, address string) Finding {
+	f := Finding{Check: key + " " + address, Remedy: "another process listens there; give another address"}
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		f.Seen = err.Error()
+		return f
+	}
+	_ = ln.Close()
+	f.OK, f.Seen = true, "free"
+	return f
+}

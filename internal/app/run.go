@@ -1,0 +1,245 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"sluice/internal/api"
+	"sluice/internal/console"
+	"sluice/internal/lib/run"
+)
+
+// Version is the program's, set by the build.
+var Version = "dev"
+
+// Deadlines of stopping. What is accepted is durable before it is answered, so
+// a worker that is cut off has nothing to lose.
+const (
+	listenerDeadline = 20 * time.Second
+	workerDeadline   = 10 * time.Second
+	doorDeadline     = 30 * time.Second
+)
+
+// Addresses are where a running server listens.
+type Addresses struct{ Shopper, Ops, Pay net.Addr }
+
+// Run serves until ctx ends or a part fails. It calls started, if not nil,
+// when shoppers can be served. out gets the few lines for a person.
+func Run(ctx context.Context, c Config, out io.Writer, log *slog.Logger, started func(Addresses)) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	unlock, err := Lock(c.Data, true)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	at, err := listen(c, log)
+	if err != nil {
+		return err
+	}
+	// From here on the ops port answers: alive, and not ready until replay is done.
+	front := &switchboard{}
+	front.set(booting())
+	ops := console.Server(front)
+	opsEnded := make(chan error, 1)
+	go func() { opsEnded <- serving(ops.Serve(at.ops)) }()
+
+	err = serve(ctx, c, at, front, out, log, started)
+
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), listenerDeadline)
+	defer cancel()
+	return errors.Join(err, ops.Shutdown(last), <-opsEnded)
+}
+
+// serve opens the doors, runs everything until ctx ends, and closes them.
+func serve(ctx context.Context, c Config, at *listeners, front *switchboard, out io.Writer, log *slog.Logger, started func(Addresses)) (err error) {
+	d, err := openDoors(ctx, c, log)
+	if err != nil {
+		return errors.Join(err, at.close())
+	}
+	e, err := newEngine(c, d, at.shopper.Addr(), at.pay.Addr(), log)
+	if err != nil {
+		return errors.Join(err, d.close(), at.close())
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
+	gateway, err := e.gateway(c)
+	if err != nil {
+		return errors.Join(err, at.close())
+	}
+
+	g := &run.Group{Log: slog.New(slog.DiscardHandler)}
+	for _, t := range e.worker() {
+		g.Task(log, t, workerDeadline)
+	}
+	g.Task(log, gateway.Task(), workerDeadline)
+	g.Add("activities", func(ctx context.Context) error { return e.openShop(ctx, c) }, nil, workerDeadline)
+	pay := console.Server(e.sandbox.Handler())
+	g.Go("payment sandbox", func(ctx context.Context) error { return untilTold(ctx, serving(pay.Serve(at.pay))) }, listenerDeadline)
+	g.Add("payment sandbox closing", nil, pay.Shutdown, listenerDeadline)
+	g.Go("shopper API", func(ctx context.Context) error { return untilTold(ctx, gateway.Serve(at.shopper)) }, listenerDeadline)
+	g.Add("shopper API draining", func(context.Context) error {
+		front.set(e.console(c, gateway))
+		greet(out, c, at)
+		if started != nil {
+			started(at.addresses())
+		}
+		return nil
+	}, func(ctx context.Context) error {
+		gateway.Drain()
+		return gateway.Shutdown(ctx)
+	}, listenerDeadline)
+	return g.Run(ctx)
+}
+
+// openShop brings the activities to where their clocks are and shows them.
+func (e *engine) openShop(ctx context.Context, c Config) error {
+	if c.Demo {
+		if err := e.loadDemo(ctx); err != nil {
+			return err
+		}
+	}
+	if _, err := e.sales.Step(ctx); err != nil {
+		return err
+	}
+	return e.shop.Refresh(ctx)
+}
+
+// console is the ops API on this engine.
+func (e *engine) console(c Config, gateway *api.Server) http.Handler {
+	return console.New(console.Config{
+		Token: c.token(), Version: Version, Log: e.log, Now: e.clock.Now, Metrics: e.metrics(gateway),
+		Ready: func(ctx context.Context) error {
+			if !gateway.Ready() {
+				return errors.New("draining")
+			}
+			return e.ready(ctx)
+		},
+		Sale: e.sales, Orders: e.orders, Products: e.store, OrderRows: e.store, Ledger: e.ledger,
+		Proof: e.auditor.Check, DeadLetters: e.store, Audit: auditLog{e.store},
+	})
+}
+
+// switchboard hands requests to whatever handler stands now.
+type switchboard struct{ to atomic.Pointer[http.Handler] }
+
+func (s *switchboard) set(h http.Handler) { s.to.Store(&h) }
+
+func (s *switchboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	(*s.to.Load()).ServeHTTP(w, r)
+}
+
+// booting answers while the ledger is being recovered.
+func booting() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"status":"ok"}`+"\n")
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, `{"title":"Not ready","status":503,"code":"not_ready","detail":"the ledger is being recovered"}`+"\n")
+	})
+	return mux
+}
+
+// untilTold keeps a listener's part up after its shutdown has begun: the part
+// that drains it is another one, and stops first.
+func untilTold(ctx context.Context, err error) error {
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func serving(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+type listeners struct{ shopper, ops, pay net.Listener }
+
+// listen takes all ports before anything is opened, so that a taken one is
+// told at once.
+func listen(c Config, log *slog.Logger) (*listeners, error) {
+	l := &listeners{}
+	var err error
+	if l.shopper, err = net.Listen("tcp", c.Listen); err != nil {
+		return nil, fmt.Errorf("listen: %w; give another address with --listen", err)
+	}
+	if l.ops, err = net.Listen("tcp", c.Ops); err != nil {
+		return nil, errors.Join(fmt.Errorf("ops: %w; give another address with --ops", err), l.close())
+	}
+	if l.pay, err = listenPay(c, l.ops.Addr(), log); err != nil {
+		return nil, errors.Join(fmt.Errorf("payment: %w; give another address with payment: sandbox://host:port", err), l.close())
+	}
+	return l, nil
+}
+
+// listenPay puts the sandbox provider where it is configured, else on the port
+// after the ops API's: pay pages must be found again after a restart.
+func listenPay(c Config, ops net.Addr, log *slog.Logger) (net.Listener, error) {
+	u, err := url.Parse(c.Payment)
+	if err != nil {
+		return nil, err
+	}
+	if u.Host != "" {
+		return net.Listen("tcp", u.Host)
+	}
+	host, port, err := net.SplitHostPort(ops.String())
+	if err != nil {
+		return nil, err
+	}
+	n, _ := strconv.Atoi(port)
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(n+1)))
+	if err != nil {
+		ln, err = net.Listen("tcp", net.JoinHostPort(host, "0"))
+		if err == nil {
+			log.Warn("the port after the ops API's is taken; pay pages already handed out will not be found after a restart", "using", ln.Addr().String())
+		}
+	}
+	return ln, err
+}
+
+func (l *listeners) addresses() Addresses {
+	return Addresses{l.shopper.Addr(), l.ops.Addr(), l.pay.Addr()}
+}
+
+func (l *listeners) close() (err error) {
+	for _, ln := range []net.Listener{l.shopper, l.ops, l.pay} {
+		if ln != nil {
+			err = errors.Join(err, ln.Close())
+		}
+	}
+	return err
+}
+
+// greet says where everything is.
+func greet(out io.Writer, c Config, at *listeners) {
+	fmt.Fprintf(out, "\n  storefront     http://%s\n  ops API        http://%s\n  pay sandbox    http://%s\n",
+		reachable(at.shopper.Addr()), reachable(at.ops.Addr()), reachable(at.pay.Addr()))
+	switch {
+	case c.OpsToken == "" && c.Demo:
+		fmt.Fprintf(out, "\n  This is a demo: the ops API takes the bearer token %q, and anyone gets a shopper's token.\n  A sale opens within 20 seconds.\n", demoOpsToken)
+	case c.OpsToken == "":
+		fmt.Fprintf(out, "\n  The ops API is off: start with SLUICE_OPS_TOKEN set to use it.\n")
+	}
+	fmt.Fprintln(out)
+}

@@ -1,0 +1,211 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// conn is a pooled connection that keeps its prepared statements. database/sql
+// owns the pool (its bound, its health); statements run on the driver itself,
+// because the conversions and locks that database/sql adds to each value cost
+// about as much as inserting it.
+type conn struct {
+	driver.Conn
+	stmts map[string]driver.Stmt
+	buf   args // reused: a connection serves one caller at a time
+}
+
+// connector wraps a driver's so that its connections are *conn.
+type connector struct{ driver.Connector }
+
+func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
+	dc, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &conn{Conn: dc, stmts: map[string]driver.Stmt{}}, nil
+}
+
+// Close ends the statements before their connection.
+func (c *conn) Close() error {
+	var errs []error
+	for _, s := range c.stmts {
+		errs = append(errs, s.Close())
+	}
+	c.stmts = nil
+	return errors.Join(append(errs, c.Conn.Close())...)
+}
+
+// ResetSession and IsValid let the pool see what the driver knows of the
+// connection's health.
+func (c *conn) ResetSession(ctx context.Context) error {
+	if r, ok := c.Conn.(driver.SessionResetter); ok {
+		return r.ResetSession(ctx)
+	}
+	return nil
+}
+
+func (c *conn) IsValid() bool {
+	v, ok := c.Conn.(driver.Validator)
+	return !ok || v.IsValid()
+}
+
+// onConn runs f on a connection of the pool. ctx bounds the wait for one.
+func onConn(ctx context.Context, db *sql.DB, f func(c *conn) error) error {
+	sc, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer sc.Close()
+	return sc.Raw(func(dc any) error { return f(dc.(*conn)) })
+}
+
+// args are the values of a statement, in order.
+type args []driver.NamedValue
+
+func (a *args) add(v driver.Value) {
+	*a = append(*a, driver.NamedValue{Ordinal: len(*a) + 1, Value: v})
+}
+
+func (a *args) text(s string) { a.add(s) }
+func (a *args) blob(b []byte) { a.add(b) }
+func (a *args) int(n int64)   { a.add(n) }
+
+// The opt forms bind NULL for a zero value.
+func (a *args) optText(s string) {
+	if s == "" {
+		a.add(nil)
+		return
+	}
+	a.add(s)
+}
+
+func (a *args) optBlob(b []byte) {
+	if len(b) == 0 {
+		a.add(nil)
+		return
+	}
+	a.add(b)
+}
+
+func (a *args) optInt(n int64) {
+	if n == 0 {
+		a.add(nil)
+		return
+	}
+	a.add(n)
+}
+
+// bind turns ordinary values into args, in a buffer that lives until the next call.
+func (c *conn) bind(values []any) args {
+	c.buf = c.buf[:0]
+	for _, v := range values {
+		switch v := v.(type) {
+		case int:
+			c.buf.int(int64(v))
+		case nil, int64, string, []byte:
+			c.buf.add(v)
+		default:
+			panic(fmt.Sprintf("sqlstore: cannot bind a %T", v))
+		}
+	}
+	return c.buf
+}
+
+func (c *conn) prepared(query string) (driver.Stmt, error) {
+	if s := c.stmts[query]; s != nil {
+		return s, nil
+	}
+	s, err := c.Prepare(query)
+	if err != nil {
+		return nil, fmt.Errorf("prepare %.80q: %w", query, err)
+	}
+	c.stmts[query] = s
+	return s, nil
+}
+
+// exec runs a statement and answers how many rows it changed. Statements are
+// not tied to a context: an interrupt inside a transaction would undo all of it.
+func (c *conn) exec(query string, values ...any) (int64, error) {
+	return c.execArgs(query, c.bind(values))
+}
+
+func (c *conn) execArgs(query string, a args) (int64, error) {
+	s, err := c.prepared(query)
+	if err != nil {
+		return 0, err
+	}
+	r, err := s.(driver.StmtExecContext).ExecContext(context.Background(), a)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
+}
+
+// query calls each with every row. The row is reused; its strings and slices are not.
+func (c *conn) query(ctx context.Context, query string, each func(row []driver.Value) error, values ...any) error {
+	s, err := c.prepared(query)
+	if err != nil {
+		return err
+	}
+	rows, err := s.(driver.StmtQueryContext).QueryContext(ctx, c.bind(values))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	row := make([]driver.Value, len(rows.Columns()))
+	for n := 0; ; n++ {
+		// The driver watches ctx only until the first row.
+		if n%256 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := rows.Next(row); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := each(row); err != nil {
+			return err
+		}
+	}
+}
+
+// one reads at most one row; ok is false when there is none.
+func (c *conn) one(query string, values ...any) (row []driver.Value, ok bool, err error) {
+	err = c.query(context.Background(), query, func(r []driver.Value) error {
+		row, ok = r, true
+		return nil
+	}, values...)
+	return row, ok, err
+}
+
+// Readers of a column. NULL is the zero value.
+
+func text(v driver.Value) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case []byte:
+		return string(v)
+	}
+	return ""
+}
+
+func blob(v driver.Value) []byte {
+	switch v := v.(type) {
+	case []byte:
+		return v
+	case string:
+		return []byte(v)
+	}
+	return nil
+}
+
+func integer(v driver.Value) int64 {
+	n, _ := v.(int64)
+	return n
+}

@@ -1,0 +1,73 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql/driver"
+	"strings"
+
+	"sluice/internal/lib/outbox"
+	"sluice/internal/order"
+	"sluice/internal/stock"
+)
+
+// snapshotColumns are orderColumns without what no book is compared by: key,
+// fingerprint, products and claims are left out.
+var snapshotColumns = strings.NewReplacer(
+	"idem_key", "NULL", "fingerprint", "NULL", "products", "NULL", "claims", "NULL",
+).Replace(orderColumns)
+
+// Snapshot reads one activity for the proof, all at one moment: the watermark
+// of every log, the orders landed up to it, and the undelivered messages whose
+// key is one of those orders, in id order and without their bodies.
+//
+// visit gets each order once, in reservation order (epoch, bucket, number),
+// with all fields but Key, Fingerprint, Products and Claims; the orders share
+// their Terms, which must not be changed. An error of visit ends the reading
+// and is returned. Writers do not wait for it, however long it takes.
+func (s *Store) Snapshot(ctx context.Context, activity stock.ActivityID, visit func(o order.Order) error) (map[stock.LogID]stock.Cursor, []outbox.Message, error) {
+	marks := map[stock.LogID]stock.Cursor{}
+	var undelivered []outbox.Message
+	err := s.reading(ctx, "snapshot", func(c *conn) error {
+		if _, err := c.exec(beginRead); err != nil {
+			return err
+		}
+		defer c.exec("ROLLBACK") // nothing was written; this only lets the moment go
+		err := c.query(ctx, "SELECT log, epoch, position FROM watermarks", func(row []driver.Value) error {
+			log := stock.LogID(text(row[0]))
+			marks[log] = cursor(log, integer(row[1]), integer(row[2]))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		err = c.query(ctx, undeliveredOf, func(row []driver.Value) error {
+			undelivered = append(undelivered, scanMessage(row))
+			return nil
+		}, string(activity), string(activity))
+		if err != nil {
+			return err
+		}
+		var terms termsCache
+		return c.query(ctx, "SELECT "+snapshotColumns+" FROM orders WHERE activity = ? ORDER BY epoch, bucket, number",
+			func(row []driver.Value) error {
+				o, err := scanOrder(row, &terms)
+				if err != nil {
+					return err
+				}
+				return visit(o)
+			}, string(activity))
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return marks, undelivered, nil
+}
+
+// CROSS JOIN keeps the order of the tables: the messages are few, the orders many.
+const undeliveredOf = `
+	SELECT m.id, m.msg_key, m.topic, m.at, NULL, 0, NULL
+	FROM outbox m CROSS JOIN orders o ON o.id = CAST(m.msg_key AS INTEGER) WHERE o.activity = ?
+	UNION ALL
+	SELECT m.id, m.msg_key, m.topic, m.at, NULL, m.attempts, m.reason
+	FROM outbox_failed m CROSS JOIN orders o ON o.id = CAST(m.msg_key AS INTEGER) WHERE o.activity = ?
+	ORDER BY 1`

@@ -1,0 +1,24 @@
+// Package gate is everything before the ledger: who is asking, and whether
+// there is room to serve them. It owns the verification of shoppers' tokens
+// (identity.go), the key file they are signed with (key.go) and the bounds on
+// work in flight (inflight.go).
+//
+// Invariants: an identity comes from a token whose signature was checked and
+// whose expiry is ahead of now; only successes are remembered; a refusal costs
+// no lock and no allocation once the token has been seen.
+//
+// It refuses to know activities, stock or HTTP: what a refusal looks like on
+// the wire is the business of the API.
+package gate
+
+import "errors"
+
+var (
+	// ErrUnauthenticated: no token, or one that is malformed, forged, signed in
+	// a way that is not accepted, expired or not yet valid.
+	ErrUnauthenticated = errors.New("unauthenticated")
+	// ErrOverloaded: the bound on work in flight is reached; nothing was done.
+	ErrOverloaded = errors.New("too many requests in flight")
+	// ErrKey: a signing key cannot be read or must not be used.
+	ErrKey = errors.New("unusable signing key")
+)

@@ -1,0 +1,128 @@
+// Package id mints ids that are numbers, sort by time and carry the shard gene
+// of their user, so that a row is found by its id alone as well as by its user.
+//
+// An id is 63 bits, so it is a positive int64 in SQL:
+//
+//	bits 62..22  41  milliseconds since 2025-01-01 UTC (until 2094)
+//	bits 21..12  10  gene of the user, 0..1023
+//	bits 11..4    8  worker, 0..255: one per minting process
+//	bits  3..0    4  sequence within (millisecond, gene, worker)
+//
+// Invariants: a Source never mints the same id twice, and the ids of one gene
+// ascend, whatever the clock does. When the 16 ids of a millisecond are used up
+// the next millisecond is borrowed rather than waited for.
+//
+// It refuses to know what an id names. The time in an id is about when, not a
+// fact to decide by: borrowed milliseconds lie ahead.
+package id
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+const (
+	sequenceBits = 4
+	workerBits   = 8
+	geneBits     = 10
+	timeBits     = 41
+
+	workerShift = sequenceBits
+	geneShift   = workerShift + workerBits
+	timeShift   = geneShift + geneBits
+
+	// Genes is the number of logical shards. It can never change: the gene is
+	// part of every id given out.
+	Genes = 1 << geneBits
+	// Workers is how many processes may mint ids side by side.
+	Workers = 1 << workerBits
+)
+
+// epoch is 2025-01-01T00:00:00Z in Unix milliseconds.
+const epoch = 1735689600000
+
+// ErrMalformed: a text that Format never writes.
+var ErrMalformed = errors.New("malformed id")
+
+// Source mints ids for one worker. It is safe for concurrent use and takes no
+// lock: each gene has its own counter.
+type Source struct {
+	now    func() time.Time
+	worker uint64
+	// last holds, per gene, milliseconds << 4 | sequence of the newest id, so
+	// that a full sequence carries into the next millisecond by plain addition.
+	last [Genes]atomic.Uint64
+}
+
+// NewSource mints for worker (0..Workers-1; no two live processes may share
+// one). The first ids lie after the millisecond of now() at this call: build
+// the source after the clock was floored at the last logged time, and no id
+// of an earlier run comes again even if the wall clock was set back.
+func NewSource(worker int, now func() time.Time) *Source {
+	if worker < 0 || worker >= Workers {
+		panic(fmt.Sprintf("id: worker %d is not in 0..%d", worker, Workers-1))
+	}
+	s := &Source{now: now, worker: uint64(worker)}
+	used := millis(now())<<sequenceBits | (1<<sequenceBits - 1)
+	for gene := range s.last {
+		s.last[gene].Store(used)
+	}
+	return s
+}
+
+// Next mints an id for a user of the gene (0..Genes-1), above all that this
+// source gave out for the gene before.
+func (s *Source) Next(gene uint16) uint64 {
+	if gene >= Genes {
+		panic(fmt.Sprintf("id: gene %d is not in 0..%d", gene, Genes-1))
+	}
+	last := &s.last[gene]
+	floor := millis(s.now()) << sequenceBits
+	for {
+		old := last.Load()
+		next := max(old+1, floor)
+		if !last.CompareAndSwap(old, next) {
+			continue
+		}
+		ms, sequence := next>>sequenceBits, next&(1<<sequenceBits-1)
+		if ms >= 1<<timeBits {
+			panic("id: the 41 bits of time are used up")
+		}
+		return ms<<timeShift | uint64(gene)<<geneShift | s.worker<<workerShift | sequence
+	}
+}
+
+// millis is t in milliseconds since the epoch of ids; 0 for anything earlier.
+func millis(t time.Time) uint64 { return uint64(max(0, t.UnixMilli()-epoch)) }
+
+// GeneOf is the gene of a user, 0..Genes-1: the top bits of xxHash64. The low
+// bits are left to choices below the gene (bucket, table), which would
+// otherwise be correlated with it and leave places empty.
+func GeneOf(user string) uint16 { return uint16(xxhash.Sum64String(user) >> (64 - geneBits)) }
+
+// Gene is the gene in an id, 0..Genes-1.
+func Gene(id uint64) uint16 { return uint16(id >> geneShift & (Genes - 1)) }
+
+// Worker is the worker in an id, 0..Workers-1.
+func Worker(id uint64) int { return int(id >> workerShift & (Workers - 1)) }
+
+// Time is about when the id was minted, in UTC milliseconds.
+func Time(id uint64) time.Time { return time.UnixMilli(int64(id>>timeShift) + epoch).UTC() }
+
+// Format writes an id as decimal digits, as in JSON and URLs.
+func Format(id uint64) string { return strconv.FormatUint(id, 10) }
+
+// Parse reads what Format wrote and nothing else (no sign, no leading zero, at
+// most 63 bits): one id has one text. Anything else is ErrMalformed.
+func Parse(s string) (uint64, error) {
+	n, err := strconv.ParseUint(s, 10, 63)
+	if err != nil || Format(n) != s {
+		return 0, fmt.Errorf("%w: %.24q", ErrMalformed, s)
+	}
+	return n, nil
+}

@@ -1,0 +1,208 @@
+package id
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var start = time.UnixMilli(epoch + 1_000_000)
+
+func TestLayout(t *testing.T) {
+	f := func(worker int, gene uint16, ms, sequence uint64, want uint64) {
+		t.Helper()
+		now := time.UnixMilli(epoch)
+		s := NewSource(worker, func() time.Time { return now })
+		now = now.Add(time.Duration(ms) * time.Millisecond)
+		var got uint64
+		for range sequence + 1 {
+			got = s.Next(gene)
+		}
+		if got != want {
+			t.Errorf("got %b, want %b", got, want)
+		}
+		if Gene(got) != gene || Worker(got) != worker || !Time(got).Equal(now) {
+			t.Errorf("%d reads back as gene %d worker %d time %v", got, Gene(got), Worker(got), Time(got))
+		}
+	}
+	f(0, 0, 1, 0, 1<<22)
+	f(0, 0, 1, 15, 1<<22|15)
+	f(1, 0, 1, 0, 1<<22|1<<4)
+	f(255, 0, 1, 0, 1<<22|255<<4)
+	f(0, 1, 1, 0, 1<<22|1<<12)
+	f(0, 1023, 1, 0, 1<<22|1023<<12)
+	f(255, 1023, 1<<41-1, 15, 1<<63-1) // the largest id is the largest int64
+}
+
+func TestOverflowBorrowsTheNextMillisecond(t *testing.T) {
+	now := start
+	s := NewSource(7, func() time.Time { return now })
+	now = now.Add(time.Second)
+	var ids []uint64
+	for range 40 {
+		ids = append(ids, s.Next(3))
+	}
+	if !slices.IsSorted(ids) || len(slices.Compact(slices.Clone(ids))) != len(ids) {
+		t.Errorf("ids do not ascend: %v", ids)
+	}
+	if got, want := Time(ids[39]), now.Add(2*time.Millisecond).UTC(); !got.Equal(want) {
+		t.Errorf("the 40th id is of %v, want %v", got, want)
+	}
+	now = now.Add(2 * time.Millisecond) // paid back: the borrowed millisecond goes on where it was
+	if got := s.Next(3); got != ids[39]+1 {
+		t.Errorf("got %d after %d", got, ids[39])
+	}
+}
+
+func TestSetBackClockOverARestart(t *testing.T) {
+	// The clock is floored at the last logged time, so it stands still there
+	// when the machine comes back with an earlier one.
+	frozen := func() time.Time { return start }
+	seen := map[uint64]bool{}
+	// The ids of the earlier run, all of the very millisecond it logged last.
+	earlier := NewSource(1, func() time.Time { return start.Add(-time.Millisecond) })
+	for range 16 {
+		seen[earlier.Next(9)] = true
+	}
+	again := NewSource(1, frozen)
+	for range 100 {
+		if n := again.Next(9); seen[n] {
+			t.Fatalf("id %d of the earlier run came again", n)
+		}
+	}
+}
+
+func TestProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		now := start
+		worker := rapid.IntRange(0, Workers-1).Draw(t, "worker")
+		s := NewSource(worker, func() time.Time { return now })
+		genes := rapid.SliceOfN(rapid.Uint16Range(0, Genes-1), 1, 3).Draw(t, "genes")
+		newest := map[uint16]uint64{}
+		for range rapid.IntRange(1, 200).Draw(t, "ids") {
+			// Steps of the clock both ways, most of them within a millisecond.
+			now = now.Add(rapid.SampledFrom([]time.Duration{
+				0, 0, 0, time.Microsecond, time.Millisecond, time.Hour, -time.Millisecond, -time.Hour,
+			}).Draw(t, "step"))
+			gene := rapid.SampledFrom(genes).Draw(t, "gene")
+			n := s.Next(gene)
+			if n <= newest[gene] {
+				t.Fatalf("gene %d: %d after %d", gene, n, newest[gene])
+			}
+			newest[gene] = n
+			if Gene(n) != gene || Worker(n) != worker {
+				t.Fatalf("%d: gene %d worker %d, want %d and %d", n, Gene(n), Worker(n), gene, worker)
+			}
+			if back, err := Parse(Format(n)); err != nil || back != n {
+				t.Fatalf("Parse(Format(%d)) = %d, %v", n, back, err)
+			}
+		}
+	})
+}
+
+func TestUniqueAcrossGoroutines(t *testing.T) {
+	const goroutines, each = 8, 5_000
+	s := NewSource(0, time.Now)
+	ids := make([][]uint64, goroutines)
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			for i := range each {
+				ids[g] = append(ids[g], s.Next(uint16(i%3))) // few genes: they collide
+			}
+		})
+	}
+	wg.Wait()
+	seen := make(map[uint64]bool, goroutines*each)
+	for _, own := range ids {
+		last := map[uint16]uint64{}
+		for _, n := range own {
+			if seen[n] {
+				t.Fatalf("id %d twice", n)
+			}
+			seen[n] = true
+			if n <= last[Gene(n)] {
+				t.Fatalf("a goroutine saw %d after %d", n, last[Gene(n)])
+			}
+			last[Gene(n)] = n
+		}
+	}
+}
+
+func TestGeneOf(t *testing.T) {
+	f := func(user string, want uint16) {
+		t.Helper()
+		if got := GeneOf(user); got != want {
+			t.Errorf("GeneOf(%q) = %d, want %d: genes are in ids already given out", user, got, want)
+		}
+	}
+	f("", 957) // the published xxHash64 of nothing is ef46db3751d8e999
+	f("alice", 462)
+	f("user-1", 645)
+
+	counts := make([]int, Genes)
+	const users = 100 * Genes
+	for i := range users {
+		counts[GeneOf("user-"+strconv.Itoa(i))]++
+	}
+	// 100 expected in each; six standard deviations either way.
+	if low, high := slices.Min(counts), slices.Max(counts); low < 40 || high > 160 {
+		t.Errorf("uneven: between %d and %d of 100 expected users in a gene", low, high)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	f := func(s string) {
+		t.Helper()
+		if n, err := Parse(s); !errors.Is(err, ErrMalformed) {
+			t.Errorf("Parse(%q) = %d, %v", s, n, err)
+		}
+	}
+	f("")
+	f("-1")
+	f("+1")
+	f("01")
+	f(" 1")
+	f("1e3")
+	f("0x1")
+	f("1_000")
+	f("9223372036854775808") // 2^63
+	f("99999999999999999999999999999999")
+}
+
+func TestNewSourceRefusesForeignWorkers(t *testing.T) {
+	f := func(do func()) {
+		t.Helper()
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		do()
+	}
+	f(func() { NewSource(-1, time.Now) })
+	f(func() { NewSource(Workers, time.Now) })
+	f(func() { NewSource(0, time.Now).Next(Genes) })
+}
+
+func BenchmarkNext(b *testing.B) {
+	s := NewSource(0, time.Now)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for gene := uint16(0); pb.Next(); gene = (gene + 1) % Genes {
+			s.Next(gene)
+		}
+	})
+}
+
+func BenchmarkGeneOf(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		GeneOf("0192f0c1-5e6b-7d3a-8c1e-2b1f6a9d4e77")
+	}
+}

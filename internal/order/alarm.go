@@ -1,0 +1,53 @@
+package order
+
+import (
+	"log/slog"
+	"maps"
+	"sync"
+)
+
+// Kinds of alarm, as they appear in logs and metrics.
+const (
+	AlarmLanding       = "landing_stopped" // an entry or the store stops landing
+	AlarmFenced        = "landing_fenced"  // another process lands this log now
+	AlarmSettlement    = "settle_violation"
+	AlarmSecondCapture = "second_capture"
+	AlarmWrongAmount   = "wrong_amount"
+	AlarmWrongCurrency = "wrong_currency"
+	AlarmRefundStuck   = "refund_stuck"
+	AlarmClockJump     = "clock_jump"
+)
+
+// Alarms counts by kind what a person should look at, and logs each one at
+// error level. Safe for concurrent use.
+type Alarms struct {
+	log    *slog.Logger
+	mu     sync.Mutex
+	counts map[string]uint64
+}
+
+// NewAlarms starts every count at 0.
+func NewAlarms(log *slog.Logger) *Alarms {
+	return &Alarms{log: log, counts: make(map[string]uint64)}
+}
+
+// Counts tells how often each kind was raised since the process started.
+func (a *Alarms) Counts() map[string]uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Clone(a.counts)
+}
+
+func (a *Alarms) raise(kind string, args ...any) {
+	a.mu.Lock()
+	a.counts[kind]++
+	a.mu.Unlock()
+	a.log.Error("alarm", append([]any{"kind", kind}, args...)...)
+}
+
+// alarm is one that waits until the change that causes it is saved: a change
+// may be computed more than once, or not be saved at all.
+type alarm struct {
+	kind string
+	args []any
+}

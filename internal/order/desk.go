@@ -1,0 +1,218 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sluice/internal/lib/outbox"
+	"sluice/internal/stock"
+)
+
+// lookups is the part of stock.Ledger that answers before landing.
+type lookups interface {
+	Lookup(ctx context.Context, ref stock.Ref) (stock.Receipt, error)
+}
+
+// Desk serves shoppers and operators. What a shopper asks about is the
+// shopper's own: anybody else's order does not exist for them. Until an order
+// has landed, reads answer from the ledger. Safe for concurrent use.
+type Desk struct {
+	store   Store
+	ledger  lookups
+	cashier *Cashier
+	changed func() <-chan struct{}
+	now     func() time.Time
+}
+
+const (
+	// landingWait is how long Pay and Cancel wait for an order to land.
+	landingWait = 2 * time.Second
+	// landingPoll is how often they look when nothing wakes them: the order
+	// may be landed by another process.
+	landingPoll = 100 * time.Millisecond
+)
+
+// NewDesk takes changed, the Changed of this process's lander, or nil when
+// landing is done elsewhere.
+func NewDesk(store Store, ledger lookups, cashier *Cashier, changed func() <-chan struct{}, now func() time.Time) *Desk {
+	if changed == nil {
+		changed = func() <-chan struct{} { return nil }
+	}
+	return &Desk{store, ledger, cashier, changed, now}
+}
+
+// Get answers a shopper's order, or ErrNoSuchOrder. One that has not landed
+// has Version 0, no products, and is created.
+func (d *Desk) Get(ctx context.Context, user stock.UserID, id stock.OrderID) (Order, error) {
+	o, err := d.landed(ctx, user, id)
+	if !errors.Is(err, ErrNoSuchOrder) || o.ID != "" {
+		return o, err
+	}
+	r, err := d.ledger.Lookup(ctx, stock.Ref{User: user, Order: id})
+	if errors.Is(err, stock.ErrNoSuchReservation) || (err == nil && r.User != user) {
+		return Order{}, noSuchOrder(id)
+	}
+	if err != nil {
+		return Order{}, fmt.Errorf("order %s: %w", id, err)
+	}
+	o, _, err = FromReservation(stock.Entry{Kind: stock.EntryReserved, Reservation: &r.Reservation})
+	if err != nil {
+		return Order{}, fmt.Errorf("order %s: %w", id, err)
+	}
+	o.Version, o.State, o.PaidAt, o.CheckAt = 0, Created, 0, 0
+	return o, nil
+}
+
+// landed reads the row. Another user's is ErrNoSuchOrder together with its
+// id, so that the caller does not go on looking.
+func (d *Desk) landed(ctx context.Context, user stock.UserID, id stock.OrderID) (Order, error) {
+	o, err := d.store.Get(ctx, id)
+	if err == nil && o.User != user {
+		return Order{ID: id}, noSuchOrder(id)
+	}
+	return o, err
+}
+
+func noSuchOrder(id stock.OrderID) error { return fmt.Errorf("%w: %.80q", ErrNoSuchOrder, string(id)) }
+
+// List pages through a shopper's landed orders, newest first; before "" starts
+// at the newest, limit is 1..MaxPage.
+func (d *Desk) List(ctx context.Context, user stock.UserID, before stock.OrderID, limit int) ([]Order, error) {
+	return d.store.List(ctx, Query{User: user, Before: before, Limit: min(max(limit, 1), MaxPage)})
+}
+
+// Reservation answers a shopper's reservation in its present state, or
+// stock.ErrNoSuchReservation.
+func (d *Desk) Reservation(ctx context.Context, user stock.UserID, id stock.ID) (Reservation, error) {
+	none := fmt.Errorf("%w: %s", stock.ErrNoSuchReservation, id)
+	found, err := d.store.List(ctx, Query{Reservation: &id, Limit: 1})
+	if err != nil {
+		return Reservation{}, fmt.Errorf("reservation %s: %w", id, err)
+	}
+	if len(found) > 0 {
+		if found[0].User != user {
+			return Reservation{}, none
+		}
+		return reservationOf(found[0])
+	}
+	r, err := d.ledger.Lookup(ctx, stock.Ref{ID: id})
+	if err != nil {
+		return Reservation{}, fmt.Errorf("reservation %s: %w", id, err)
+	}
+	if r.User != user {
+		return Reservation{}, none
+	}
+	return Reservation{Reservation: r.Reservation, OrderState: Created}, nil
+}
+
+// Pay starts a payment, or finds the open one, and answers where to pay. It
+// waits up to 2 s for landing, then ErrNotReady. Other errors as Cashier.Start.
+func (d *Desk) Pay(ctx context.Context, user stock.UserID, id stock.OrderID, returnURL string) (payURL string, err error) {
+	if err := d.await(ctx, user, id); err != nil {
+		return "", err
+	}
+	return d.cashier.Start(ctx, id, returnURL)
+}
+
+// Cancel releases an unpaid order at once, without asking the provider: money
+// that arrives afterwards is a late payment. Again is no change. It waits up
+// to 2 s for landing, then ErrNotReady; ErrState when the order is paid or ended.
+func (d *Desk) Cancel(ctx context.Context, user stock.UserID, id stock.OrderID) (Order, error) {
+	if err := d.await(ctx, user, id); err != nil {
+		return Order{}, err
+	}
+	now := stock.MillisOf(d.now())
+	return edit(ctx, d.store, id, now, 0, func(o *Order) ([]outbox.Message, error) {
+		if o.State == Cancelled && o.Reason == ReasonShopper {
+			return nil, errUnchanged
+		}
+		return Transition(o, ActionCancel, ReasonShopper, now)
+	})
+}
+
+// await returns once the shopper's order has landed.
+func (d *Desk) await(ctx context.Context, user stock.UserID, id stock.OrderID) error {
+	over := time.NewTimer(landingWait)
+	defer over.Stop()
+	poll := time.NewTicker(landingPoll)
+	defer poll.Stop()
+	for known := false; ; {
+		changed := d.changed()
+		o, err := d.landed(ctx, user, id)
+		if err == nil || !errors.Is(err, ErrNoSuchOrder) || o.ID != "" {
+			return err
+		}
+		if !known { // an id that was never given out is not worth waiting for
+			if _, err := d.Get(ctx, user, id); err != nil {
+				return err
+			}
+			known = true
+		}
+		select {
+		case <-changed:
+		case <-poll.C:
+		case <-over.C:
+			return fmt.Errorf("order %s: %w", id, ErrNotReady)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Callback takes a provider's report. payment.ErrForged and
+// payment.ErrMalformed as the provider finds; ErrNoSuchOrder for a provider,
+// payment or order that is not known here. The same report again is no change.
+func (d *Desk) Callback(ctx context.Context, provider string, header func(string) string, body []byte) error {
+	at := d.cashier.provider(provider)
+	if at == nil {
+		return fmt.Errorf("%w: no provider %.40q", ErrNoSuchOrder, provider)
+	}
+	st, err := at.Parse(header, body)
+	if err != nil {
+		return fmt.Errorf("callback of %s: %w", provider, err)
+	}
+	id, err := orderOf(st.PaymentID)
+	if err != nil {
+		return err
+	}
+	o, err := d.store.Get(ctx, id)
+	if err != nil {
+		return fmt.Errorf("callback of %s about %.80q: %w", provider, st.PaymentID, err)
+	}
+	if p := o.Money.payment(st.PaymentID); p == nil || p.Provider != provider {
+		return fmt.Errorf("%w: payment %.80q of %s", ErrNoSuchOrder, st.PaymentID, provider)
+	}
+	_, err = d.cashier.Apply(ctx, id, st)
+	return err
+}
+
+// Fulfil marks a paid order as handed over. Again is no change; ErrState for
+// one that is not paid, or whose money is being given back.
+func (d *Desk) Fulfil(ctx context.Context, id stock.OrderID) (Order, error) {
+	now := stock.MillisOf(d.now())
+	return edit(ctx, d.store, id, now, 0, func(o *Order) ([]outbox.Message, error) {
+		switch {
+		case o.State == Fulfilled:
+			return nil, errUnchanged
+		case o.refunding():
+			return nil, fmt.Errorf("%w: it is being refunded", ErrState)
+		}
+		return Transition(o, ActionFulfil, "", now)
+	})
+}
+
+// Refund gives back all money of a paid or fulfilled order. It asks the
+// provider at once; if that does not succeed, the worker goes on asking, and
+// the answered order is still paid, with its refund requested.
+func (d *Desk) Refund(ctx context.Context, id stock.OrderID, reason string) (Order, error) {
+	o, err := d.cashier.Refund(ctx, id, reason)
+	if err != nil {
+		return Order{}, err
+	}
+	if o.LateOf != "" && o.refunding() {
+		return d.cashier.follow(ctx, o)
+	}
+	return d.cashier.pursue(ctx, o)
+}

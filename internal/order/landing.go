@@ -1,0 +1,234 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"sluice/internal/stock"
+)
+
+// Landing is what a Lander works with.
+type Landing struct {
+	Store     Store
+	Log       stock.Log
+	LogID     stock.LogID
+	Snapshots *Snapshots
+	Landed    func([]Landed) // told after each commit, may be nil; must not block
+	Alarms    *Alarms
+	Logger    *slog.Logger
+	Now       func() time.Time
+}
+
+// Lander turns the entries of one log into order rows. It takes the fence at
+// its first step, so that an older lander of the same log can write no more.
+//
+// It never skips: an entry that cannot become an order, or a store that
+// refuses, stops landing with an alarm, and the same place is tried again
+// after 1, 2, 4, … s. What comes before a bad entry is landed first.
+//
+// Step belongs to one goroutine; everything else is safe for concurrent use.
+type Lander struct {
+	Landing
+	token  uint64
+	from   stock.Cursor // the store's watermark, when placed
+	placed bool
+	pace   pace
+	wait   time.Duration // of the next back-off
+	retry  time.Time     // no attempt before it
+
+	mu      sync.Mutex
+	stats   LandingStats
+	waiting stock.Millis  // when the oldest entry known not to be landed happened
+	changed chan struct{} // closed and replaced at each landing
+}
+
+// Bounds of landing.
+const (
+	firstRetry     = time.Second
+	lastRetry      = 32 * time.Second
+	batchesPerStep = 16 // then Step returns, so that a stop is never far away
+)
+
+// NewLander starts nothing; the caller runs Step.
+func NewLander(l Landing) *Lander {
+	return &Lander{Landing: l, pace: newPace(), changed: make(chan struct{})}
+}
+
+// Step lands what the log has, in batches, and says whether there was any.
+// Between retries of a stopped lander it answers false and nil at once.
+// ErrFenced is for good.
+func (l *Lander) Step(ctx context.Context) (worked bool, err error) {
+	if l.fenced() {
+		return false, ErrFenced
+	}
+	if l.Now().Before(l.retry) {
+		return false, nil
+	}
+	worked, err = l.land(ctx)
+	switch {
+	case err == nil:
+		l.resumed()
+	case ctx.Err() != nil: // the process is stopping, landing has not failed
+	case errors.Is(err, ErrFenced):
+		l.stopped(err)
+		l.Alarms.raise(AlarmFenced, "log", l.LogID, "error", err.Error())
+	default:
+		l.placed = false // whether the last batch was committed is for the store to say
+		l.wait = min(max(2*l.wait, firstRetry), lastRetry)
+		l.retry = l.Now().Add(l.wait)
+		if l.stopped(err) {
+			l.Alarms.raise(AlarmLanding, "log", l.LogID, "error", err.Error())
+		}
+	}
+	return worked, err
+}
+
+func (l *Lander) land(ctx context.Context) (worked bool, err error) {
+	if err := l.place(ctx); err != nil {
+		return false, err
+	}
+	b := l.begin()
+	batches := 0
+	for e, err := range l.Log.Tail(ctx, l.from) {
+		if err == nil && !after(e.Cursor, b.To) {
+			continue // the log may repeat entries
+		}
+		if err == nil {
+			l.await(entryTime(e))
+			err = l.take(ctx, b, e)
+		}
+		if err != nil {
+			// Everything before the bad place is good, and lands.
+			return worked, errors.Join(l.commit(ctx, b), fmt.Errorf("landing %s after %d.%d: %w", l.LogID, b.To.Epoch, b.To.Position, err))
+		}
+		worked = true
+		if !l.pace.full(b.entries, l.Now().Sub(b.began)) {
+			continue
+		}
+		if err := l.commit(ctx, b); err != nil {
+			return worked, err
+		}
+		if batches++; batches == batchesPerStep {
+			return true, nil
+		}
+		b = l.begin()
+	}
+	if err := l.commit(ctx, b); err != nil {
+		return worked, err
+	}
+	l.await(0)
+	return worked, nil
+}
+
+// place takes the fence once, and finds the watermark whenever it is in doubt.
+func (l *Lander) place(ctx context.Context) (err error) {
+	if l.token == 0 {
+		if l.token, err = l.Store.Fence(ctx, l.LogID); err != nil {
+			return fmt.Errorf("fence %s: %w", l.LogID, err)
+		}
+	}
+	if l.placed {
+		return nil
+	}
+	if l.from, err = l.Store.Watermark(ctx, l.LogID); err != nil {
+		return fmt.Errorf("watermark of %s: %w", l.LogID, err)
+	}
+	l.from.Log = l.LogID
+	l.placed = true
+	l.mu.Lock()
+	l.stats.Landed = l.from
+	l.mu.Unlock()
+	return nil
+}
+
+// batch is a Batch being filled.
+type batch struct {
+	Batch
+	entries int
+	began   time.Time
+	oldest  stock.Millis
+}
+
+func (l *Lander) begin() *batch {
+	return &batch{Batch: Batch{Log: l.LogID, Token: l.token, From: l.from, To: l.from}, began: l.Now()}
+}
+
+// take adds an entry. Only reserved entries become orders; the others have
+// done their work in the ledger, and just move the watermark.
+func (l *Lander) take(ctx context.Context, b *batch, e stock.Entry) error {
+	if e.Kind == stock.EntryReserved {
+		o, events, err := FromReservation(e)
+		if err != nil {
+			return err
+		}
+		if o.Products, err = l.Snapshots.of(ctx, o.Terms.Lines); err != nil {
+			return fmt.Errorf("products of order %s: %w", o.ID, err)
+		}
+		o.Position.Log = l.LogID
+		b.Orders = append(b.Orders, Landed{Order: o, Events: events})
+	}
+	if b.entries == 0 {
+		b.oldest = entryTime(e)
+	}
+	b.entries++
+	b.To = e.Cursor
+	b.To.Log = l.LogID
+	return nil
+}
+
+// commit lands a batch and tells everyone who waits for it.
+func (l *Lander) commit(ctx context.Context, b *batch) error {
+	if b.entries == 0 {
+		return nil
+	}
+	began := l.Now()
+	if err := l.Store.Land(ctx, b.Batch); err != nil {
+		return fmt.Errorf("land %d orders of %s: %w", len(b.Orders), l.LogID, err)
+	}
+	now := l.Now()
+	took := now.Sub(began)
+	l.pace.landed(b.entries, took)
+	l.from = b.To
+	l.mu.Lock()
+	l.stats.batch(len(b.Orders), l.pace.size, took, age(b.oldest, now))
+	l.stats.Landed = b.To
+	close(l.changed)
+	l.changed = make(chan struct{})
+	l.mu.Unlock()
+	if l.Landing.Landed != nil && len(b.Orders) > 0 {
+		l.Landing.Landed(b.Orders)
+	}
+	return nil
+}
+
+func after(a, b stock.Cursor) bool {
+	if a.Epoch != b.Epoch {
+		return a.Epoch > b.Epoch
+	}
+	return a.Position > b.Position
+}
+
+func entryTime(e stock.Entry) stock.Millis {
+	switch {
+	case e.Reservation != nil:
+		return e.Reservation.At
+	case e.Settlement != nil:
+		return e.Settlement.At
+	case e.Adjustment != nil:
+		return e.Adjustment.At
+	case e.Allocation != nil:
+		return e.Allocation.At
+	}
+	return 0
+}
+
+func age(at stock.Millis, now time.Time) time.Duration {
+	if at == 0 {
+		return 0
+	}
+	return max(0, now.Sub(at.Time()))
+}

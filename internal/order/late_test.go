@@ -1,0 +1,168 @@
+package order_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"sluice/internal/order"
+	"sluice/internal/pricing"
+	"sluice/internal/stock"
+)
+
+// tooLate is an order that was cancelled, and whose money arrives now.
+func (s *shop) tooLate(policy pricing.LatePolicy, byShopper bool) order.Order {
+	s.t.Helper()
+	o := s.buy("ann", terms(1, policy, false))
+	page := s.pay(o)
+	if byShopper {
+		_, err := s.desk.Cancel(s.t.Context(), "ann", o.ID)
+		s.must(err)
+	} else {
+		s.advance(time.Minute)
+		s.keep()
+	}
+	s.press(page, "never_call_back")
+	st, err := s.client.Query(s.t.Context(), string(o.ID)+"-1")
+	s.must(err)
+	_, err = s.cashier.Apply(s.t.Context(), o.ID, st)
+	s.must(err)
+	return s.get(o.ID)
+}
+
+func TestLateRefunded(t *testing.T) {
+	for _, byShopper := range []bool{true, false} {
+		s := newShop(t, 10, 0)
+		o := s.tooLate(pricing.AlwaysRefund, byShopper)
+		s.keep()
+		o = s.get(o.ID)
+		r := o.Money.Refunds
+		if o.State != order.Cancelled || o.ReplacedBy != "" || len(r) != 1 || r[0].Reason != "late" || r[0].State != order.RefundDone {
+			t.Errorf("order %+v", o)
+		}
+		s.wantAlarms(nil)
+		balanced(t, o)
+	}
+}
+
+// The event of the cancellation is not handled yet, and the user may hold one
+// unit: the old hold must not stand in the way of the new one.
+func TestLateReserved(t *testing.T) {
+	for _, byShopper := range []bool{true, false} {
+		s := newShop(t, 1, 1)
+		o := s.tooLate(pricing.RereserveOrRefund, byShopper)
+		s.keep()
+		o = s.get(o.ID)
+		if o.State != order.Cancelled || o.ReplacedBy == "" || o.Money.Captures[0].Pays != o.ReplacedBy || len(o.Money.Refunds) != 0 {
+			t.Fatalf("order %+v", o)
+		}
+		balanced(t, o)
+		s.land()
+		late := s.get(o.ReplacedBy)
+		if late.State != order.Paid || late.LateOf != o.Money.Payments[0].ID || late.Terms.Total != o.Terms.Total || late.User != o.User {
+			t.Errorf("new order %+v", late)
+		}
+		s.settle()
+		if got := s.ledgerState(late); got != stock.Confirmed {
+			t.Errorf("ledger says %s", got)
+		}
+		if c := s.ledger.count(); c.Confirmed != 1 || c.Held != 0 || c.Free != 0 {
+			t.Errorf("ledger %+v", c)
+		}
+		// Still more money for the same order is given back.
+		s.captured(o, 1, "c9 5900 EUR")
+		if r := s.get(o.ID).Money.Refunds; len(r) != 1 || r[0].Reason != "second_capture" {
+			t.Errorf("refunds %+v", r)
+		}
+	}
+}
+
+func TestLateSoldOut(t *testing.T) {
+	s := newShop(t, 1, 0)
+	o := s.buy("ann", terms(1, pricing.RereserveOrRefund, false))
+	page := s.pay(o)
+	s.advance(time.Minute)
+	s.keep()
+	s.settle()
+	s.buy("bob", terms(1, "", false)) // takes the unit
+	s.press(page, "never_call_back")
+	s.advance(time.Hour)
+	s.keep() // finds the money, asks the ledger, gives it back
+	o = s.get(o.ID)
+	if r := o.Money.Refunds; o.ReplacedBy != "" || len(r) != 1 || r[0].Reason != "late" || r[0].State != order.RefundDone {
+		t.Errorf("order %+v", o)
+	}
+	balanced(t, o)
+}
+
+// The ledger cannot answer, or did and was not heard: the same key again.
+func TestLateLedgerAway(t *testing.T) {
+	f := func(name string, down, lost error) {
+		t.Helper()
+		t.Run(name, func(t *testing.T) {
+			s := newShop(t, 10, 0)
+			o := s.tooLate(pricing.RereserveOrRefund, false)
+			s.ledger.fail(down, lost)
+			s.keep()
+			if o = s.get(o.ID); o.ReplacedBy != "" || len(o.Money.Refunds) != 0 || o.CheckAt != s.at()+1000 {
+				t.Fatalf("decided without the ledger: %+v", o)
+			}
+			balanced(t, o)
+			s.ledger.fail(nil, nil)
+			s.crash()
+			s.advance(time.Second)
+			s.keep()
+			s.land()
+			o = s.get(o.ID)
+			if late := s.get(o.ReplacedBy); late.State != order.Paid {
+				t.Errorf("new order %+v", late)
+			}
+			s.settle()
+			if c := s.ledger.count(); c.Confirmed != 1 || c.Held != 0 {
+				t.Errorf("ledger %+v: want one unit, once", c)
+			}
+		})
+	}
+	f("overloaded", stock.ErrOverloaded, nil)
+	f("not ready", stock.ErrNotReady, nil)
+	f("unknown", nil, stock.ErrUnknown)
+	f("something else", errors.New("no route"), nil)
+}
+
+// An operator refunds the order that late money paid: the money lies with the
+// old order, and both end right, also when the provider is away meanwhile.
+func TestLateThenRefunded(t *testing.T) {
+	for _, mode := range []int32{up, down, answerLost} {
+		s := newShop(t, 10, 0)
+		o := s.tooLate(pricing.RereserveOrRefund, false)
+		s.keep()
+		s.land()
+		late := s.get(s.get(o.ID).ReplacedBy)
+		s.front.mode.Store(mode)
+		_, err := s.desk.Refund(t.Context(), late.ID, "recalled")
+		s.must(err)
+		if mode != up {
+			if got := s.get(late.ID).State; got != order.Paid {
+				t.Errorf("refunded by a provider that did not answer: %s", got)
+			}
+			s.crash()
+			s.front.mode.Store(up)
+			for range 3 {
+				s.advance(time.Minute)
+				s.keep()
+			}
+		}
+		late, o = s.get(late.ID), s.get(o.ID)
+		if late.State != order.Refunded || late.Reason != "recalled" || late.CheckAt != 0 {
+			t.Errorf("new order %+v", late)
+		}
+		if r := o.Money.Refunds; o.State != order.Cancelled || len(r) != 1 || r[0].State != order.RefundDone {
+			t.Errorf("old order %+v", o)
+		}
+		balanced(t, o)
+		if got := s.settle(); !slices.Contains(got, "order.refunded "+string(late.ID)) {
+			t.Errorf("events %v", got)
+		}
+	}
+}

@@ -1,0 +1,152 @@
+package order
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"sluice/internal/lib/outbox"
+	"sluice/internal/payment"
+	"sluice/internal/stock"
+)
+
+// Refund asks for all money of a paid or fulfilled order to be given back; the
+// order is refunded once it has been. Asked again meanwhile or afterwards it
+// answers the order as it is, and refunds that are stuck are tried again,
+// whatever the order's state. ErrState when there is nothing to give back.
+func (c *Cashier) Refund(ctx context.Context, id stock.OrderID, reason string) (Order, error) {
+	if reason == "" {
+		reason = ReasonOperator
+	}
+	o, err := c.edit(ctx, id, func(o *Order, now stock.Millis) ([]outbox.Message, []alarm, error) {
+		retried := o.retryStuck(now)
+		switch {
+		case retried:
+			return nil, nil, nil
+		case o.refunding(), o.State == Refunded:
+			return nil, nil, errUnchanged
+		case o.State != Paid && o.State != Fulfilled:
+			return nil, nil, fmt.Errorf("%w: it is %s", ErrState, o.State)
+		}
+		o.Reason = reason
+		for _, paid := range o.Money.Captures {
+			if paid.Pays == o.ID {
+				o.giveBack(paid.ID, ReasonOperator, now)
+			}
+		}
+		events, err := o.refunded(now) // at once when there was nothing to pay
+		return events, nil, err
+	})
+	if err != nil {
+		return Order{}, fmt.Errorf("refund order %s: %w", id, err)
+	}
+	return o, nil
+}
+
+func (o *Order) retryStuck(now stock.Millis) (any bool) {
+	for i := range o.Money.Refunds {
+		if r := &o.Money.Refunds[i]; r.State == RefundStuck {
+			r.State, r.Attempts, r.CheckAt, any = RefundRequested, 0, now, true
+		}
+	}
+	return any
+}
+
+// pursue asks the provider for every refund of o that is due.
+func (c *Cashier) pursue(ctx context.Context, o Order) (Order, error) {
+	now := stock.MillisOf(c.now())
+	for _, r := range o.Money.Refunds {
+		if r.State != RefundRequested || r.CheckAt > now {
+			continue
+		}
+		is, err := c.refund(ctx, o, r)
+		if err != nil {
+			return o, err
+		}
+		o = is
+	}
+	return o, nil
+}
+
+// refund makes one call and saves what came of it.
+func (c *Cashier) refund(ctx context.Context, o Order, r Refund) (Order, error) {
+	var got payment.RefundState
+	failed := fmt.Errorf("%w: the provider of %s is not configured", payment.ErrProvider, r.Payment)
+	if p := o.Money.payment(r.Payment); p != nil && c.provider(p.Provider) != nil {
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		got, failed = c.provider(p.Provider).Refund(call, payment.RefundRequest{
+			ID: r.ID, PaymentID: r.Payment, CaptureID: r.Capture, Amount: r.Amount,
+		})
+		cancel()
+	}
+	final := errors.Is(failed, payment.ErrRefused) || errors.Is(failed, payment.ErrNoSuchPayment)
+	if failed != nil && !final {
+		c.log.Warn("refund is not through yet", "order", o.ID, "refund", r.ID, "attempts", r.Attempts+1, "error", failed)
+	}
+	return c.edit(ctx, o.ID, func(o *Order, now stock.Millis) ([]outbox.Message, []alarm, error) {
+		is := o.Money.refundOf(r.Capture)
+		if is == nil || is.State != RefundRequested {
+			return nil, nil, errUnchanged // somebody else asked too, and was first
+		}
+		is.Attempts++
+		switch {
+		case failed == nil && got == payment.RefundDone:
+			is.State, is.CheckAt = RefundDone, 0
+			events, err := o.refunded(now)
+			return events, nil, err
+		case final:
+			is.State, is.CheckAt = RefundStuck, 0
+			return nil, []alarm{{AlarmRefundStuck, []any{"order", o.ID, "refund", r.ID, "amount", r.Amount.String(), "error", failed.Error()}}}, nil
+		}
+		is.CheckAt = backOff(is.Attempts, now)
+		return nil, nil, nil
+	})
+}
+
+// follow drives the refund of an order that late money paid. That money lies
+// with the order it was meant for, so two orders change, one after the other:
+// the old one requests the refund, and when it is done the new one ends. Each
+// half is idempotent, and CheckAt brings the worker back until both are done.
+func (c *Cashier) follow(ctx context.Context, late Order) (Order, error) {
+	first, err := orderOf(late.LateOf)
+	if err != nil {
+		return late, err
+	}
+	old, err := c.edit(ctx, first, func(o *Order, now stock.Millis) ([]outbox.Message, []alarm, error) {
+		for _, paid := range o.Money.Captures {
+			if paid.Pays == late.ID {
+				o.giveBack(paid.ID, ReasonOperator, now)
+				return nil, nil, nil
+			}
+		}
+		return nil, nil, errUnchanged
+	})
+	if err != nil {
+		return late, err
+	}
+	if old, err = c.pursue(ctx, old); err != nil {
+		return late, err
+	}
+	return c.edit(ctx, late.ID, func(o *Order, now stock.Millis) ([]outbox.Message, []alarm, error) {
+		if !o.refunding() {
+			return nil, nil, errUnchanged
+		}
+		if !old.gaveBack(late.LateOf) {
+			return nil, nil, nil // scheduled again
+		}
+		events, err := Transition(o, ActionRefund, o.Reason, now)
+		return events, nil, err
+	})
+}
+
+// gaveBack says whether the late money of a payment has been returned on an
+// operator's request. ReplacedBy is saved with Pays: before it is there, the
+// money is not yet assigned, and the refund waits.
+func (o *Order) gaveBack(paymentID string) bool {
+	for _, r := range o.Money.Refunds {
+		if r.Payment == paymentID && r.Reason == ReasonOperator && r.State == RefundDone {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,63 @@
+package order
+
+import (
+	"context"
+
+	"sluice/internal/lib/outbox"
+	"sluice/internal/stock"
+)
+
+// Store keeps orders. State and its events are saved by one call; there is no
+// other way to write. Every write is durable when it returns nil.
+type Store interface {
+	// Fence makes the caller the only lander of a log: it returns a token
+	// greater than every earlier one, and Land with an earlier token is ErrFenced.
+	Fence(ctx context.Context, log stock.LogID) (token uint64, err error)
+	// Watermark is the last landed place in a log; the zero Cursor before any.
+	Watermark(ctx context.Context, log stock.LogID) (stock.Cursor, error)
+	// Land writes a batch in one transaction: orders that are not there yet (by
+	// reservation), the events of those, and the watermark. ErrFenced or
+	// ErrWatermark change nothing.
+	Land(ctx context.Context, b Batch) error
+	// Update loads an order, lets change edit it and saves it with the events
+	// returned, in one transaction; an error from change changes nothing and is
+	// returned as it is. change may run more than once and must not keep o.
+	Update(ctx context.Context, id stock.OrderID, change func(o *Order) ([]outbox.Message, error)) error
+	// Get reads one order, or ErrNoSuchOrder.
+	Get(ctx context.Context, id stock.OrderID) (Order, error)
+	// List pages through orders, newest id first (DueBy: soonest CheckAt first).
+	List(ctx context.Context, q Query) ([]Order, error)
+}
+
+// Batch is a run of log entries as orders. It moves the watermark From → To
+// even when it holds no order.
+type Batch struct {
+	Log    stock.LogID
+	Token  uint64
+	From   stock.Cursor
+	To     stock.Cursor
+	Orders []Landed
+}
+
+// Landed is one order and the events of its landing.
+type Landed struct {
+	Order  Order
+	Events []outbox.Message
+}
+
+// Query selects orders; zero fields do not restrict.
+type Query struct {
+	User        stock.UserID
+	Activity    stock.ActivityID
+	State       State
+	Reservation *stock.ID
+	DueBy       stock.Millis  // CheckAt in 1..DueBy
+	Before      stock.OrderID // page: ids below this one
+	Limit       int           // 1..MaxPage
+}
+
+// MaxPage bounds a page of orders; MaxBatch a landing batch.
+const (
+	MaxPage  = 500
+	MaxBatch = 1000
+)

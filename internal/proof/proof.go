@@ -1,0 +1,283 @@
+// Package proof is the auditor: it holds the books side by side (ledger,
+// orders, money) and says whether they agree. It changes nothing.
+//
+// The comparison is made at one log position, so that work in flight is never
+// taken for a fault: one store transaction reads the landing watermark and the
+// orders, and a replica of the ledger is replayed to just that position. A
+// difference is a violation only if the pair of states is not in the table of
+// allowed ones and no settle event on its way explains it.
+package proof
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"sluice/internal/lib/outbox"
+	"sluice/internal/order"
+	"sluice/internal/stock"
+)
+
+// orders is the store's read side: everything of one activity in one
+// transaction, with the landing watermarks and the undelivered events.
+type orders interface {
+	Snapshot(ctx context.Context, activity stock.ActivityID, visit func(order.Order) error) (map[stock.LogID]stock.Cursor, []outbox.Message, error)
+}
+
+// ledger answers what stands now, and how it stood at a log position.
+type ledger interface {
+	Replica(ctx context.Context, upTo stock.Cursor) (map[stock.ActivityID]*stock.Book, error)
+	Lookup(ctx context.Context, ref stock.Ref) (stock.Receipt, error)
+}
+
+// Report is the outcome of one audit.
+type Report struct {
+	Activity   stock.ActivityID    `json:"activity"`
+	Position   Position            `json:"position"`
+	OK         bool                `json:"ok"`
+	Violations []string            `json:"violations"` // at most MaxViolations
+	Found      int                 `json:"found"`      // violations in all
+	Ledger     []stock.Count       `json:"ledger"`
+	Orders     map[order.State]int `json:"orders"`
+	Payments   Payments            `json:"payments"`
+	CheckedAt  time.Time           `json:"checked_at"`
+}
+
+// Position is the place in the log at which the books were compared.
+type Position struct {
+	Log      stock.LogID `json:"log"`
+	Epoch    uint32      `json:"epoch"`
+	Position uint64      `json:"position"`
+}
+
+// Payments are sums over all orders in minor units: what came in, what went
+// back, and what came in without paying for anything and is still to go back.
+type Payments struct {
+	Captured int64 `json:"captured"`
+	Refunded int64 `json:"refunded"`
+	Owed     int64 `json:"owed"`
+}
+
+// MaxViolations bounds the sentences of a report.
+const MaxViolations = 100
+
+// Auditor compares on demand, one activity at a time.
+type Auditor struct {
+	mu     sync.Mutex
+	orders orders
+	ledger ledger
+	log    stock.LogID
+	now    func() time.Time
+}
+
+// New builds an auditor of the activities whose entries stand in log.
+func New(o orders, l ledger, log stock.LogID, now func() time.Time) *Auditor {
+	return &Auditor{orders: o, ledger: l, log: log, now: now}
+}
+
+// Check audits one activity. An activity that nothing was ever sold of is
+// proved by its ledger alone; one that the ledger does not know is
+// stock.ErrNoSuchActivity.
+func (a *Auditor) Check(ctx context.Context, activity stock.ActivityID) (Report, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := newComparison(activity)
+	marks, undelivered, err := a.orders.Snapshot(ctx, activity, func(o order.Order) error {
+		c.take(o)
+		return ctx.Err()
+	})
+	if err != nil {
+		return Report{}, fmt.Errorf("proof: orders: %w", err)
+	}
+	mark := marks[a.log]
+	mark.Log = a.log
+	books, err := a.ledger.Replica(ctx, mark)
+	if err != nil {
+		return Report{}, fmt.Errorf("proof: ledger: %w", err)
+	}
+	book := books[activity]
+	if book == nil {
+		if len(c.orders) > 0 {
+			return Report{}, fmt.Errorf("proof: %d orders of an activity that the ledger does not know: %w", len(c.orders), stock.ErrNoSuchActivity)
+		}
+		return Report{}, stock.ErrNoSuchActivity
+	}
+	for _, m := range undelivered {
+		c.onTheWay[m.Key] = true
+	}
+	c.compare(book, func(id stock.ID) (stock.State, error) {
+		r, err := a.ledger.Lookup(ctx, stock.Ref{ID: id})
+		return r.State, err
+	})
+	c.report.Position = Position{a.log, mark.Epoch, mark.Position}
+	c.report.CheckedAt = a.now().UTC().Truncate(time.Millisecond)
+	c.report.OK = c.report.Found == 0
+	return c.report, nil
+}
+
+// comparison is one audit under way.
+type comparison struct {
+	report   Report
+	orders   map[uint64]row // by reservation number
+	onTheWay map[string]bool
+	moved    map[string]stock.OrderID // late payment id → the order that it was said to pay
+	lateOf   map[string]stock.OrderID // late payment id → the order that says it was paid by it
+}
+
+// row is what the comparison keeps of an order.
+type row struct {
+	id          stock.OrderID
+	user        stock.UserID
+	state       order.State
+	reservation stock.ID
+	units       int
+	restock     bool
+}
+
+func newComparison(activity stock.ActivityID) *comparison {
+	return &comparison{
+		report:   Report{Activity: activity, Violations: []string{}, Orders: map[order.State]int{}},
+		orders:   map[uint64]row{},
+		onTheWay: map[string]bool{},
+		moved:    map[string]stock.OrderID{},
+		lateOf:   map[string]stock.OrderID{},
+	}
+}
+
+func (c *comparison) violated(format string, args ...any) {
+	c.report.Found++
+	if len(c.report.Violations) < MaxViolations {
+		c.report.Violations = append(c.report.Violations, fmt.Sprintf(format, args...))
+	}
+}
+
+// take counts an order and checks its money.
+func (c *comparison) take(o order.Order) {
+	c.report.Orders[o.State]++
+	if other, twice := c.orders[o.Reservation.Number]; twice {
+		c.violated("orders %s and %s share reservation %s", other.id, o.ID, o.Reservation)
+	}
+	units := 0
+	for _, l := range o.Terms.Lines {
+		units += l.Quantity
+	}
+	c.orders[o.Reservation.Number] = row{o.ID, o.User, o.State, o.Reservation, units, o.Terms.Restock}
+	c.money(o)
+}
+
+// money: every captured minor unit pays one order or goes back, and a paid
+// order has been paid exactly its total.
+func (c *comparison) money(o order.Order) {
+	refunded := map[string]bool{}
+	for _, r := range o.Money.Refunds {
+		if r.State == order.RefundDone {
+			c.report.Payments.Refunded += r.Amount.Amount
+			if refunded[r.Capture] {
+				c.violated("order %s: capture %s was refunded twice", o.ID, r.Capture)
+			}
+			refunded[r.Capture] = true
+		}
+	}
+	var paid int64
+	for _, m := range o.Money.Captures {
+		c.report.Payments.Captured += m.Amount.Amount
+		switch {
+		case m.Pays == o.ID:
+			paid += m.Amount.Amount
+			if m.Amount.Currency != o.Terms.Currency {
+				c.violated("order %s is paid in %s, its total is in %s", o.ID, m.Amount.Currency, o.Terms.Currency)
+			}
+		case m.Pays != "":
+			c.moved[m.Payment] = m.Pays
+		case !refunded[m.ID]:
+			c.report.Payments.Owed += m.Amount.Amount
+		}
+	}
+	if o.LateOf != "" {
+		c.lateOf[o.LateOf] = o.ID
+	}
+	settled := o.State == order.Paid || o.State == order.Fulfilled
+	if settled && o.LateOf == "" && paid != o.Terms.Total {
+		c.violated("order %s is %s with %d captured for a total of %d", o.ID, o.State, paid, o.Terms.Total)
+	}
+	if (o.State == order.Created || o.State == order.Cancelled) && paid != 0 {
+		c.violated("order %s is %s although %d of captures pay it", o.ID, o.State, paid)
+	}
+}
+
+// agrees lists which state of a reservation goes with which state of its order.
+var agrees = map[order.State][]stock.State{
+	order.Created:   {stock.Held},
+	order.Paid:      {stock.Confirmed},
+	order.Fulfilled: {stock.Confirmed},
+	order.Cancelled: {stock.Released, stock.Expired},
+	order.Refunded:  {stock.Confirmed, stock.Returned},
+}
+
+// compare holds the orders against the book at the same position. now answers
+// how a reservation stands at the head of the log.
+func (c *comparison) compare(book *stock.Book, now func(stock.ID) (stock.State, error)) {
+	if err := book.Check(); err != nil {
+		c.violated("%v", err)
+	}
+	c.report.Ledger = book.Counts().Items
+	seen := 0
+	book.Reservations(func(r *stock.Reservation) bool {
+		o, landed := c.orders[r.ID.Number]
+		if !landed {
+			c.violated("reservation %s of order %s has no order though it is behind the landing watermark", r.ID, r.Order)
+			return true
+		}
+		seen++
+		units := 0
+		for _, l := range r.Lines {
+			units += l.Quantity
+		}
+		if o.id != r.Order || o.user != r.User || o.units != units || o.reservation != r.ID {
+			c.violated("order %s (%s of user %s, %d units) is not reservation %s (order %s of user %s, %d units)",
+				o.id, o.reservation, o.user, o.units, r.ID, r.Order, r.User, units)
+			return true
+		}
+		c.pair(o, r.State, now)
+		return true
+	})
+	if seen != len(c.orders) {
+		c.violated("%d orders have no reservation in the ledger", len(c.orders)-seen)
+	}
+	for payment, id := range c.lateOf {
+		if to, said := c.moved[payment]; said && to != id {
+			c.violated("late payment %s pays order %s and is said to pay %s", payment, id, to)
+		}
+	}
+}
+
+// pair judges one order beside its reservation. A book that lags behind the
+// order is right as long as the settle event is on its way, or its entry is
+// behind the position compared at.
+func (c *comparison) pair(o row, was stock.State, now func(stock.ID) (stock.State, error)) {
+	if contains(agrees[o.state], was) && !(o.state == order.Refunded && o.restock && was == stock.Confirmed) {
+		return
+	}
+	if c.onTheWay[string(o.id)] {
+		return
+	}
+	is, err := now(o.reservation)
+	if err != nil && !errors.Is(err, stock.ErrNoSuchReservation) {
+		return // the ledger cannot be asked now; the next audit will tell
+	}
+	if err == nil && is != was && contains(agrees[o.state], is) {
+		return
+	}
+	c.violated("order %s is %s, its reservation %s is %s, and no event is on its way", o.id, o.state, o.reservation, was)
+}
+
+func contains(states []stock.State, s stock.State) bool {
+	for _, x := range states {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}

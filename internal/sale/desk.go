@@ -1,0 +1,350 @@
+package sale
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"sluice/internal/catalog"
+	"sluice/internal/pricing"
+	"sluice/internal/stock"
+)
+
+// Desk is what operators do to activities. Every change is saved first and
+// then told to the ledger; Step finishes what a crash left between the two.
+type Desk struct {
+	mu       sync.Mutex // one change at a time, so that revisions reach the ledger in order
+	shop     *Shop
+	ledger   stock.Ledger
+	board    *stock.Board
+	store    Store
+	products catalog.Store
+	now      func() time.Time
+	settled  map[stock.ActivityID]bool // closed, and the ledger knows
+}
+
+// NewDesk builds the operators' side of a shop.
+func NewDesk(s *Shop) *Desk {
+	return &Desk{shop: s, ledger: s.ledger, board: s.board, store: s.store, products: s.products, now: s.now, settled: map[stock.ActivityID]bool{}}
+}
+
+// Defaults of an activity's fields.
+const (
+	defaultHold   = 900 // seconds
+	defaultWindow = stock.Millis(24 * 60 * 60 * 1000)
+	maxHold       = 7 * 24 * 60 * 60 // seconds
+)
+
+// Create saves an activity. Zero fields take defaults: hold 900 s, late
+// payment rereserve_or_refund, an item's price the catalogue's, per order what
+// a user may have or 1, closing 24 h after opening; without an opening time it
+// is a draft until Open. Errors: ErrInvalid, ErrExists, catalog.ErrNoSuchSKU.
+func (d *Desk) Create(ctx context.Context, a Activity) (Activity, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	a.State, a.Epoch, a.Revision = Scheduled, 1, 1
+	if a.OpensAt == 0 {
+		a.State = Draft
+	}
+	fill(&a)
+	for i := range a.Items {
+		it := &a.Items[i]
+		product, err := d.products.Product(ctx, it.SKU, 0)
+		if err != nil {
+			return Activity{}, fmt.Errorf("items[%d].sku %q: %w", i, it.SKU, err)
+		}
+		it.Version = product.Version
+		if it.Price.Currency == "" {
+			it.Price = product.Price
+		}
+	}
+	if err := a.Validate(); err != nil {
+		return Activity{}, err
+	}
+	if err := d.store.CreateActivity(ctx, a); err != nil {
+		return Activity{}, err
+	}
+	return d.settle(ctx, a)
+}
+
+func fill(a *Activity) {
+	if a.Kind == "" {
+		a.Kind = "flash"
+	}
+	if a.HoldSeconds == 0 {
+		a.HoldSeconds = defaultHold
+	}
+	if a.LatePayment == "" {
+		a.LatePayment = pricing.RereserveOrRefund
+	}
+	if a.ClosesAt == 0 && a.OpensAt != 0 {
+		a.ClosesAt = a.OpensAt + defaultWindow
+	}
+	for i := range a.Items {
+		if it := &a.Items[i]; it.PerOrder == 0 {
+			it.PerOrder = max(1, it.PerUser)
+		}
+	}
+}
+
+// Validate names the first field out of range.
+func (a Activity) Validate() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)
+	}
+	switch {
+	case !catalog.ID.MatchString(string(a.ID)):
+		return bad("id must be 1..64 letters, digits, '-' or '_'")
+	case a.Kind != "flash":
+		return bad("kind %q is not one of: flash", a.Kind)
+	case len(a.Title) < 1 || len(a.Title) > 200:
+		return bad("title must be 1..200 bytes")
+	case a.OpensAt < 0 || a.State != Draft && a.ClosesAt <= a.OpensAt || a.State == Draft && a.ClosesAt < 0:
+		return bad("closes_at must be after opens_at")
+	case a.HoldSeconds < 1 || a.HoldSeconds > maxHold:
+		return bad("hold_seconds must be 1..%d", maxHold)
+	case a.PerUser < 0 || a.PerUser > stock.MaxQuantity:
+		return bad("per_user must be 0..%d", stock.MaxQuantity)
+	case a.LatePayment != pricing.RereserveOrRefund && a.LatePayment != pricing.AlwaysRefund:
+		return bad("late_payment must be rereserve_or_refund or refund")
+	case len(a.Items) < 1 || len(a.Items) > stock.MaxItems:
+		return bad("items must be 1..%d", stock.MaxItems)
+	}
+	seen := map[stock.SKU]bool{}
+	for i, it := range a.Items {
+		switch {
+		case seen[it.SKU]:
+			return bad("items[%d].sku %q stands twice", i, it.SKU)
+		case it.Units < 0 || it.Units > stock.MaxUnits:
+			return bad("items[%d].units must be 0..%d", i, stock.MaxUnits)
+		case it.PerUser < 0 || it.PerUser > stock.MaxQuantity:
+			return bad("items[%d].per_user must be 0..%d", i, stock.MaxQuantity)
+		case it.PerOrder < 1 || it.PerOrder > stock.MaxQuantity:
+			return bad("items[%d].per_order must be 1..%d", i, stock.MaxQuantity)
+		case it.Price.Currency != a.Items[0].Price.Currency:
+			return bad("items[%d].price.currency differs from the first item's", i)
+		}
+		if err := it.Price.Validate(); err != nil {
+			return bad("items[%d].price: %w", i, err)
+		}
+		seen[it.SKU] = true
+	}
+	return nil
+}
+
+// Get reads one activity, its state as the clock has it.
+func (d *Desk) Get(ctx context.Context, activity stock.ActivityID) (Activity, error) {
+	all, err := d.List(ctx)
+	if err != nil {
+		return Activity{}, err
+	}
+	for _, a := range all {
+		if a.ID == activity {
+			return a, nil
+		}
+	}
+	return Activity{}, ErrNoSuchActivity
+}
+
+// List reads all activities, their states as the clock has them.
+func (d *Desk) List(ctx context.Context) ([]Activity, error) {
+	all, err := d.store.Activities(ctx)
+	now := stock.MillisOf(d.now())
+	for i := range all {
+		all[i].State = all[i].stateAt(now)
+	}
+	return all, err
+}
+
+// Open publishes a draft, with the opening time now if it has none. The sale
+// then opens by its window: opening an activity whose time has not come arms
+// it. An activity that is already on its way is answered as it is.
+func (d *Desk) Open(ctx context.Context, activity stock.ActivityID) (Activity, error) {
+	return d.change(ctx, activity, func(a *Activity) error {
+		switch a.State {
+		case Scheduled, Warm, Open:
+			return nil
+		case Draft:
+			if a.OpensAt == 0 {
+				a.OpensAt = stock.MillisOf(d.now())
+			}
+			a.State = Scheduled
+			fill(a)
+			return a.Validate()
+		}
+		return fmt.Errorf("%w: %s is %s", ErrTransition, a.ID, a.State)
+	})
+}
+
+// Pause refuses new reservations until Resume.
+func (d *Desk) Pause(ctx context.Context, activity stock.ActivityID) (Activity, error) {
+	return d.move(ctx, activity, Paused, Scheduled, Warm, Open, Paused)
+}
+
+// Resume undoes Pause.
+func (d *Desk) Resume(ctx context.Context, activity stock.ActivityID) (Activity, error) {
+	return d.move(ctx, activity, Open, Paused, Open)
+}
+
+// Drain ends the sale: no new reservations; held ones may still be paid.
+func (d *Desk) Drain(ctx context.Context, activity stock.ActivityID) (Activity, error) {
+	return d.move(ctx, activity, Draining, Scheduled, Warm, Open, Paused, Draining)
+}
+
+// Close ends the activity for good, late payments included: they are refunded.
+// Units still held may yet be paid for or expire.
+func (d *Desk) Close(ctx context.Context, activity stock.ActivityID) (Activity, error) {
+	return d.move(ctx, activity, Closed, Draft, Scheduled, Warm, Open, Paused, Draining, Closed)
+}
+
+func (d *Desk) move(ctx context.Context, activity stock.ActivityID, next State, from ...State) (Activity, error) {
+	return d.change(ctx, activity, func(a *Activity) error {
+		for _, f := range from {
+			if a.State == f {
+				a.State = next
+				return nil
+			}
+		}
+		return fmt.Errorf("%w: %s is %s", ErrTransition, a.ID, a.State)
+	})
+}
+
+// Edit holds new values; nil fields stay.
+type Edit struct {
+	Title       *string
+	OpensAt     *stock.Millis
+	ClosesAt    *stock.Millis
+	HoldSeconds *int
+	PerUser     *int
+	LatePayment *pricing.LatePolicy
+	Restock     *bool
+	Items       []ItemEdit
+}
+
+// ItemEdit changes the limits of one item; prices and units are not edited
+// here: a price belongs to what was offered, and units change by Stock.
+type ItemEdit struct {
+	SKU      stock.SKU
+	PerUser  *int
+	PerOrder *int
+}
+
+// Edit changes a live activity. Reservations accepted before keep their terms.
+func (d *Desk) Edit(ctx context.Context, activity stock.ActivityID, e Edit) (Activity, error) {
+	return d.change(ctx, activity, func(a *Activity) error {
+		if a.State == Closed {
+			return fmt.Errorf("%w: %s is closed", ErrTransition, a.ID)
+		}
+		set(&a.Title, e.Title)
+		set(&a.OpensAt, e.OpensAt)
+		set(&a.ClosesAt, e.ClosesAt)
+		set(&a.HoldSeconds, e.HoldSeconds)
+		set(&a.PerUser, e.PerUser)
+		set(&a.LatePayment, e.LatePayment)
+		set(&a.Restock, e.Restock)
+		for i, ie := range e.Items {
+			it := a.item(ie.SKU)
+			if it == nil {
+				return fmt.Errorf("%w: items[%d].sku %q is not in this activity", ErrInvalid, i, ie.SKU)
+			}
+			set(&it.PerUser, ie.PerUser)
+			set(&it.PerOrder, ie.PerOrder)
+		}
+		return a.Validate()
+	})
+}
+
+func set[T any](to *T, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// change saves one edit and brings everything else up to it.
+func (d *Desk) change(ctx context.Context, activity stock.ActivityID, edit func(*Activity) error) (Activity, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	a, err := d.store.UpdateActivity(ctx, activity, edit)
+	if err != nil {
+		return Activity{}, err
+	}
+	return d.settle(ctx, a)
+}
+
+// settle follows the clock, tells the ledger, and shows the shoppers.
+func (d *Desk) settle(ctx context.Context, a Activity) (Activity, error) {
+	if a.State != Draft {
+		if _, err := d.advance(ctx, a); err != nil {
+			return Activity{}, err
+		}
+	}
+	if err := d.shop.Refresh(ctx); err != nil {
+		return Activity{}, err
+	}
+	return d.Get(ctx, a.ID)
+}
+
+// Stock adds units to a live SKU or takes free ones back. Idempotent by id:
+// the same id answers what it answered the first time. Errors: ErrTransition,
+// stock.ErrInsufficient with what can be taken, stock.ErrConflict.
+func (d *Desk) Stock(ctx context.Context, activity stock.ActivityID, id string, sku stock.SKU, delta int, reason string) (stock.Counts, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	a, err := d.Get(ctx, activity)
+	if err != nil {
+		return stock.Counts{}, err
+	}
+	switch {
+	case a.State == Draft || a.State == Closed:
+		return stock.Counts{}, fmt.Errorf("%w: %s is %s", ErrTransition, a.ID, a.State)
+	case a.item(sku) == nil:
+		return stock.Counts{}, &stock.Refusal{Err: stock.ErrNoSuchSKU, SKU: sku}
+	case delta == 0:
+		return stock.Counts{}, fmt.Errorf("%w: delta must not be 0", ErrInvalid)
+	}
+	if d.board.Face(a.ID) == nil { // units of an activity exist once they are allocated
+		if err := d.allocate(ctx, a); err != nil {
+			return stock.Counts{}, err
+		}
+	}
+	counts, err := d.apply(ctx, stock.Adjustment{
+		ID: "stock-" + id, Activity: activity, SKU: sku, Delta: delta, Reason: reason, At: stock.MillisOf(d.now()),
+	})
+	return counts, err
+}
+
+// apply records an adjustment, asks the ledger, and records the answer.
+func (d *Desk) apply(ctx context.Context, a stock.Adjustment) (stock.Counts, error) {
+	had, err := d.store.SaveAdjustment(ctx, a)
+	if err != nil {
+		return stock.Counts{}, err
+	}
+	if had.Finished && had.Refusal != "" {
+		return stock.Counts{}, fmt.Errorf("%w: answered before: %s", stock.ErrInsufficient, had.Refusal)
+	}
+	if !had.Finished {
+		err := d.ledger.Adjust(ctx, a)
+		refusal := ""
+		switch {
+		case final(err):
+			refusal = err.Error()
+		case err != nil:
+			return stock.Counts{}, err
+		}
+		if saved := d.store.FinishAdjustment(ctx, a.Activity, a.ID, refusal); saved != nil {
+			return stock.Counts{}, saved
+		}
+		if err != nil {
+			return stock.Counts{}, err
+		}
+	}
+	return d.ledger.Counts(ctx, a.Activity)
+}
+
+// final says whether the ledger's answer to an adjustment will stay the same.
+func final(err error) bool {
+	return errors.Is(err, stock.ErrInsufficient) || errors.Is(err, stock.ErrInvalid) || errors.Is(err, stock.ErrNoSuchSKU) ||
+		errors.Is(err, stock.ErrConflict) || errors.Is(err, stock.ErrEnded)
+}

@@ -1,0 +1,191 @@
+package sale
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sluice/internal/stock"
+)
+
+// warmLead is how long before the opening stock is allocated in the ledger.
+const warmLead = 10 * time.Minute
+
+// Step moves every activity to the state that its clock asks for, and brings
+// the ledger to what the store says: after a crash between the two it finishes
+// what was begun.
+func (d *Desk) Step(ctx context.Context) (worked bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	activities, err := d.store.Activities(ctx)
+	if err != nil {
+		return false, err
+	}
+	var faults []error
+	for _, a := range activities {
+		if a.State == Draft || a.State == Closed && d.settled[a.ID] {
+			continue
+		}
+		moved, err := d.advance(ctx, a)
+		worked = worked || moved
+		faults = append(faults, err)
+		d.settled[a.ID] = err == nil && a.State == Closed
+	}
+	faults = append(faults, d.redo(ctx))
+	if worked {
+		faults = append(faults, d.shop.Refresh(ctx))
+	}
+	return worked, errors.Join(faults...)
+}
+
+// redo finishes adjustments that were saved and not answered.
+func (d *Desk) redo(ctx context.Context) error {
+	open, err := d.store.OpenAdjustments(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range open {
+		if _, err := d.apply(ctx, a); err != nil && !final(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// advance follows one activity's clock, as far as it goes now.
+func (d *Desk) advance(ctx context.Context, a Activity) (moved bool, err error) {
+	for range 4 { // scheduled → warm → open → draining → closed
+		next := d.due(ctx, a)
+		if next == a.State {
+			break
+		}
+		if a, err = d.to(ctx, a.ID, next, a.State); err != nil {
+			return moved, err
+		}
+		moved = true
+	}
+	return moved, d.tell(ctx, a)
+}
+
+// due is the state that the clock asks for next.
+func (d *Desk) due(ctx context.Context, a Activity) State {
+	now := d.now()
+	at := stock.MillisOf(now)
+	switch a.State {
+	case Scheduled:
+		if stock.MillisOf(now.Add(warmLead)) >= a.OpensAt {
+			return Warm
+		}
+	case Warm:
+		if at >= a.OpensAt {
+			return Open
+		}
+	case Open, Paused:
+		if at >= a.ClosesAt {
+			return Draining
+		}
+	case Draining:
+		counts, err := d.ledger.Counts(ctx, a.ID)
+		if err == nil && at >= a.ClosesAt+stock.Millis(a.HoldSeconds)*1000 && heldUnits(counts) == 0 {
+			return Closed
+		}
+	}
+	return a.State
+}
+
+func heldUnits(c stock.Counts) (n int) {
+	for _, it := range c.Items {
+		n += it.Held
+	}
+	return n
+}
+
+// to saves a state, if the activity is still in one of those given.
+func (d *Desk) to(ctx context.Context, activity stock.ActivityID, next State, from ...State) (Activity, error) {
+	return d.store.UpdateActivity(ctx, activity, func(a *Activity) error {
+		for _, f := range from {
+			if a.State == f {
+				a.State = next
+				return nil
+			}
+		}
+		return fmt.Errorf("%w: %s is %s, which does not go to %s", ErrTransition, a.ID, a.State, next)
+	})
+}
+
+// tell brings the ledger to what the store says of an activity. It is
+// idempotent: what the ledger shows already is not said again.
+func (d *Desk) tell(ctx context.Context, a Activity) error {
+	if a.State == Draft || a.State == Scheduled {
+		return nil
+	}
+	face := d.board.Face(a.ID)
+	if face == nil {
+		if a.State == Closed {
+			return nil // it never had units
+		}
+		if err := d.allocate(ctx, a); err != nil {
+			return err
+		}
+		if face = d.board.Face(a.ID); face == nil {
+			return stock.ErrNotReady
+		}
+	}
+	phase, rules, items := face.Rules()
+	edit := stock.Adjustment{ID: fmt.Sprintf("rev-%d", a.Revision), Activity: a.ID, At: stock.MillisOf(d.now())}
+	if want := a.phase(); phase != want {
+		edit.Phase = want
+	}
+	if rules.OpensAt != a.OpensAt || rules.ClosesAt != a.ClosesAt {
+		edit.OpensAt, edit.ClosesAt = a.OpensAt, a.ClosesAt
+	}
+	if hold := stock.Millis(a.HoldSeconds) * 1000; rules.Hold != hold {
+		edit.Hold = hold
+	}
+	if rules.PerUser != a.PerUser {
+		edit.PerUser = &a.PerUser
+	}
+	if edit.Phase != 0 || edit.OpensAt != 0 || edit.Hold != 0 || edit.PerUser != nil {
+		if err := d.ledger.Adjust(ctx, edit); err != nil {
+			return fmt.Errorf("activity %s: %w", a.ID, err)
+		}
+	}
+	for i, it := range items {
+		want := a.item(it.SKU)
+		if want == nil || want.PerUser == it.PerUser && want.PerOrder == it.PerOrder {
+			continue
+		}
+		limits := stock.ItemLimits{PerUser: want.PerUser, PerOrder: want.PerOrder}
+		edit := stock.Adjustment{ID: fmt.Sprintf("rev-%d-%d", a.Revision, i), Activity: a.ID, SKU: it.SKU, Limits: &limits, At: edit.At}
+		if err := d.ledger.Adjust(ctx, edit); err != nil {
+			return fmt.Errorf("activity %s: %w", a.ID, err)
+		}
+	}
+	return nil
+}
+
+// allocate opens the activity's bucket. Idempotent as long as the activity is as
+// it was when it was first allocated.
+func (d *Desk) allocate(ctx context.Context, a Activity) error {
+	al := stock.Allocation{
+		ID: string(a.ID), Activity: a.ID, Epoch: a.Epoch, OpensAt: a.OpensAt, ClosesAt: a.ClosesAt,
+		Hold: stock.Millis(a.HoldSeconds) * 1000, PerUser: a.PerUser, At: stock.MillisOf(d.now()),
+	}
+	for _, it := range a.Items {
+		al.Items = append(al.Items, stock.Item{SKU: it.SKU, Units: it.Units, PerUser: it.PerUser, PerOrder: it.PerOrder})
+	}
+	return d.ledger.Open(ctx, al)
+}
+
+func (a *Activity) phase() stock.Phase {
+	switch a.State {
+	case Paused:
+		return stock.Paused
+	case Draining:
+		return stock.Draining
+	case Closed:
+		return stock.Closed
+	}
+	return stock.Live
+}

@@ -1,0 +1,166 @@
+package sale
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"sluice/internal/catalog"
+	"sluice/internal/lib/id"
+	"sluice/internal/stock"
+)
+
+// Gate stands before the ledger: limits, challenge, waiting room, shedding.
+type Gate interface {
+	// Admit answers nil, or why this attempt may not go on.
+	Admit(ctx context.Context, r PurchaseRequest) error
+}
+
+// OpenGate admits everyone.
+type OpenGate struct{}
+
+// Admit answers nil.
+func (OpenGate) Admit(context.Context, PurchaseRequest) error { return nil }
+
+// Shop is what shoppers see and do: the activities on show, and Purchase.
+type Shop struct {
+	ledger   stock.Ledger
+	board    *stock.Board
+	gate     Gate
+	ids      *id.Source
+	store    Store
+	products catalog.Store
+	now      func() time.Time
+	show     atomic.Pointer[map[stock.ActivityID]*onSale]
+}
+
+// onSale is an activity prepared for the hot path. Immutable.
+type onSale struct {
+	Activity
+	promotion Promotion
+	products  []catalog.Product
+	notOpen   *stock.Refusal
+}
+
+// NewShop builds a shop that shows nothing until Refresh.
+func NewShop(l stock.Ledger, b *stock.Board, g Gate, ids *id.Source, s Store, p catalog.Store, now func() time.Time) *Shop {
+	shop := &Shop{ledger: l, board: b, gate: g, ids: ids, store: s, products: p, now: now}
+	shop.show.Store(&map[stock.ActivityID]*onSale{})
+	return shop
+}
+
+func (s *Shop) find(activity stock.ActivityID) *onSale { return (*s.show.Load())[activity] }
+
+// Refresh reads the activities anew. Those that have not changed are kept.
+func (s *Shop) Refresh(ctx context.Context) error {
+	activities, err := s.store.Activities(ctx)
+	if err != nil {
+		return fmt.Errorf("refresh activities: %w", err)
+	}
+	old := *s.show.Load()
+	next := make(map[stock.ActivityID]*onSale, len(activities))
+	for _, a := range activities {
+		if a.State == Draft {
+			continue
+		}
+		if had := old[a.ID]; had != nil && had.Revision == a.Revision {
+			next[a.ID] = had
+			continue
+		}
+		prepared, err := s.prepare(ctx, a)
+		if err != nil {
+			return fmt.Errorf("activity %s: %w", a.ID, err)
+		}
+		next[a.ID] = prepared
+	}
+	s.show.Store(&next)
+	return nil
+}
+
+func (s *Shop) prepare(ctx context.Context, a Activity) (*onSale, error) {
+	promotion, err := newFlash(a)
+	if err != nil {
+		return nil, err
+	}
+	p := &onSale{Activity: a, promotion: promotion, notOpen: &stock.Refusal{Err: stock.ErrNotOpen, OpensAt: a.OpensAt}}
+	for _, it := range a.Items {
+		product, err := s.products.Product(ctx, it.SKU, it.Version)
+		if err != nil && !errors.Is(err, catalog.ErrNoSuchSKU) {
+			return nil, err
+		}
+		p.products = append(p.products, product)
+	}
+	return p, nil
+}
+
+// View is an activity as shoppers may see it. Levels and Products stand in the
+// order of its items.
+type View struct {
+	Activity
+	Levels   []stock.Level
+	Products []catalog.Product
+}
+
+// Views are all activities but drafts and closed ones.
+func (s *Shop) Views() []View {
+	show := *s.show.Load()
+	views := make([]View, 0, len(show))
+	for _, a := range show {
+		if a.State != Closed {
+			views = append(views, s.view(a))
+		}
+	}
+	return views
+}
+
+// View is one activity, a closed one too, or ErrNoSuchActivity.
+func (s *Shop) View(activity stock.ActivityID) (View, error) {
+	a := s.find(activity)
+	if a == nil {
+		return View{}, ErrNoSuchActivity
+	}
+	return s.view(a), nil
+}
+
+func (s *Shop) view(a *onSale) View {
+	v := View{Activity: a.Activity, Products: a.products, Levels: make([]stock.Level, len(a.Items))}
+	v.State = a.stateAt(stock.MillisOf(s.now()))
+	for i, it := range a.Items {
+		v.Levels[i] = stock.LevelOf(it.Units, it.Units, 0)
+	}
+	face := s.board.Face(a.ID)
+	if face == nil {
+		return v
+	}
+	if counts, ok := face.Counts(); ok && len(counts.Items) == len(a.Items) {
+		for i, c := range counts.Items {
+			v.Levels[i] = c.Level
+		}
+	}
+	return v
+}
+
+// stateAt is the state as the clock has it: the ledger enforces the window by
+// itself, so between two steps of the life cycle the stored state may lag.
+func (a *Activity) stateAt(now stock.Millis) State {
+	switch {
+	case (a.State == Scheduled || a.State == Warm || a.State == Open || a.State == Paused) && now >= a.ClosesAt:
+		return Draining
+	case (a.State == Scheduled || a.State == Warm) && now >= a.OpensAt:
+		return Open
+	case a.State == Open && now < a.OpensAt:
+		return Warm
+	}
+	return a.State
+}
+
+func (a *Activity) item(sku stock.SKU) *Item {
+	for i := range a.Items {
+		if a.Items[i].SKU == sku {
+			return &a.Items[i]
+		}
+	}
+	return nil
+}

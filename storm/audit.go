@@ -1,0 +1,278 @@
+package storm
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// facts are what the server says when all is at rest.
+type facts struct {
+	counts item
+	orders []Order // all of the activity
+	stored []Order // the same from the store itself; nil = not asked
+	proof  proofReport
+	unsold int // units free at the end although users kept asking
+}
+
+// gather reads the facts. It keeps trying for a while: the server may just
+// have come back.
+func (r *rehearsal) gather(ctx context.Context) (facts, error) {
+	var f facts
+	var err error
+	for tries := 0; tries < 20; tries++ {
+		if f, err = r.read(); err == nil || ctx.Err() != nil {
+			break
+		}
+		time.Sleep(samplePace)
+	}
+	if err != nil || r.o.Orders == nil {
+		return f, err
+	}
+	f.stored = []Order{}
+	err = r.o.Orders.Orders(r.shop.activity, func(o Order) error {
+		f.stored = append(f.stored, o)
+		return nil
+	})
+	return f, err
+}
+
+func (r *rehearsal) read() (f facts, err error) {
+	if f.counts, err = r.shop.count(); err != nil {
+		return f, err
+	}
+	if f.proof, err = r.shop.proof(); err != nil {
+		return f, err
+	}
+	err = r.shop.orders(func(o Order) error {
+		f.orders = append(f.orders, o)
+		return nil
+	})
+	return f, err
+}
+
+// atRest says that orders and ledger agree with nothing on its way between them.
+func atRest(i item, orders map[string]int) bool {
+	return i.InTransit == 0 && i.Held == orders["created"] && i.Confirmed == sold(orders)
+}
+
+// sold units are those of orders that were paid for, refunded ones included:
+// the storm's activity does not put refunded units back on sale.
+func sold(orders map[string]int) int {
+	return orders["paid"] + orders["fulfilled"] + orders["refunded"]
+}
+
+func byState(orders []Order) map[string]int {
+	n := map[string]int{}
+	for _, o := range orders {
+		n[o.State]++
+	}
+	return n
+}
+
+// audit compares the oracle's record with the facts.
+func (o *oracle) audit(f facts) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sample(f.counts)
+	states := byState(f.orders)
+	if !atRest(f.counts, states) {
+		o.broken.add("the ledger holds %d and has confirmed %d units, but there are %d orders created and %d paid, fulfilled or refunded",
+			f.counts.Held, f.counts.Confirmed, states["created"], sold(states))
+	}
+	o.receiptsKept(f.orders)
+	o.moneyBack(f)
+	o.ordersKnown(f.orders)
+	o.limitKept(f.orders)
+	o.soldOutHonest(f)
+	o.proofAgrees(f, states)
+	if f.stored != nil {
+		o.storeAgrees(f)
+	}
+}
+
+// receiptsKept: every acknowledged receipt is an order of that user with that
+// total, and its money is where it belongs.
+func (o *oracle) receiptsKept(orders []Order) {
+	byID := make(map[string]Order, len(orders))
+	for _, row := range orders {
+		if _, twice := byID[row.ID]; twice {
+			o.broken.add("order %s is listed twice", row.ID)
+		}
+		byID[row.ID] = row
+	}
+	for _, r := range o.order {
+		row, ok := byID[r.given.Order]
+		who := userName(r.try.user)
+		switch {
+		case !ok:
+			o.broken.add("lost order: %s got a receipt for order %s, and there is no such order", who, r.given.Order)
+			continue
+		case row.User != who:
+			o.broken.add("order %s of %s belongs to %s", row.ID, who, row.User)
+		case row.Reservation != r.given.Reservation:
+			o.broken.add("order %s of %s is of reservation %s, its receipt said %s", row.ID, who, row.Reservation, r.given.Reservation)
+		case row.Key != "" && row.Key != r.try.key():
+			o.broken.add("order %s of %s has key %s, it was sent with %s", row.ID, who, row.Key, r.try.key())
+		case row.Total != r.given.Total:
+			o.broken.add("order %s of %s costs %d %s, its receipt said %d %s", row.ID, who, row.Total.Amount, row.Total.Currency, r.given.Total.Amount, r.given.Total.Currency)
+		}
+		o.moneyKept(r, row, byID)
+	}
+}
+
+// moneyKept: who paid has the goods, another order in their place, or the
+// money back; who did not pay has nothing; what was shown as ended stays so.
+func (o *oracle) moneyKept(r *receipt, row Order, byID map[string]Order) {
+	who := userName(r.try.user)
+	paid := row.State == "paid" || row.State == "fulfilled"
+	switch {
+	case row.State == "refused":
+		o.broken.add("order %s of %s was promised by a receipt and is refused", row.ID, who)
+	case paid && !r.pressed:
+		o.broken.add("order %s of %s is %s although nobody paid for it", row.ID, who, row.State)
+	case paid && r.ended:
+		o.broken.add("order %s of %s is %s although it had been shown as ended", row.ID, who, row.State)
+	case r.paid && !paid && row.State != "refunded":
+		o.broken.add("order %s of %s had been shown as paid and is %s", row.ID, who, row.State)
+	case r.captured && row.State == "created":
+		o.broken.add("order %s of %s was paid for and is still unpaid", row.ID, who)
+	case r.captured && row.State == "refunded" && row.Reason == "":
+		o.broken.add("order %s of %s was refunded without a reason", row.ID, who)
+	}
+	if row.ReplacedBy == "" {
+		return
+	}
+	if next, ok := byID[row.ReplacedBy]; !ok || next.User != row.User || next.Total != row.Total {
+		o.broken.add("order %s of %s points to order %s, which is not the same user's at the same price", row.ID, who, row.ReplacedBy)
+	}
+}
+
+// moneyBack: whoever was charged for an order that was cancelled, and got no
+// other in its place, has the money again.
+func (o *oracle) moneyBack(f facts) {
+	rows := map[string]Order{}
+	for _, row := range f.orders {
+		rows[row.ID] = row
+	}
+	due := int64(0)
+	for _, r := range o.order {
+		row := rows[r.given.Order]
+		if r.captured && row.ReplacedBy == "" && (row.State == "cancelled" || row.State == "refunded") {
+			due += r.given.Total.Amount
+		}
+	}
+	if f.proof.Payments.Refunded < due {
+		o.broken.add("buyers were charged %d minor units for orders that were then cancelled or refunded, and got %d back", due, f.proof.Payments.Refunded)
+	}
+}
+
+// ordersKnown: every order comes from a receipt, from a request whose reply
+// never came, or from late money for an order of the same user.
+func (o *oracle) ordersKnown(orders []Order) {
+	late := map[string]Order{}
+	for _, row := range orders {
+		if row.ReplacedBy != "" {
+			late[row.ReplacedBy] = row
+		}
+	}
+	unsure := map[string]tryID{} // by key, and by user for orders that do not tell theirs
+	for try := range o.unsure {
+		unsure[try.key()] = try
+		if o.receipts[try] == nil {
+			unsure[userName(try.user)] = try
+		}
+	}
+	for _, row := range orders {
+		if r := o.byOrder[row.ID]; r != nil {
+			continue
+		}
+		if row.LateOf != "" || strings.HasPrefix(row.Key, "late:") {
+			if from, ok := late[row.ID]; !ok || from.User != row.User {
+				o.broken.add("order %s of %s claims late money, but no order of that user points to it", row.ID, row.User)
+			}
+			continue
+		}
+		try, ok := unsure[cmp.Or(row.Key, row.User)]
+		switch {
+		case !ok || userName(try.user) != row.User:
+			o.broken.add("order %s of %s (key %q) was never acknowledged, and no reply for its key was lost", row.ID, row.User, row.Key)
+		case o.receipts[try] != nil:
+			o.broken.add("order %s of %s (key %q) is a second one beside order %s", row.ID, row.User, row.Key, o.receipts[try].given.Order)
+		}
+	}
+}
+
+// limitKept: no user has more than one order that holds a unit.
+func (o *oracle) limitKept(orders []Order) {
+	has := map[string]string{}
+	for _, row := range orders {
+		if row.State != "created" && row.State != "paid" && row.State != "fulfilled" {
+			continue
+		}
+		if first, ok := has[row.User]; ok {
+			o.broken.add("%s has orders %s and %s: over the limit of one per user", row.User, first, row.ID)
+			continue
+		}
+		has[row.User] = row.ID
+	}
+}
+
+// soldOutHonest: sold_out is final, and nothing stays unsold while users ask.
+func (o *oracle) soldOutHonest(f facts) {
+	if o.soldOuts.Load() && f.counts.Confirmed < f.counts.Allocated {
+		o.broken.add("sold_out was told, but only %d of %d units were ever sold", f.counts.Confirmed, f.counts.Allocated)
+	}
+	if f.unsold > 0 {
+		o.broken.add("%d of %d units stayed free although users kept asking for them", f.unsold, f.counts.Allocated)
+	}
+}
+
+// proofAgrees: the server's own proof finds nothing, and tells the same story.
+func (o *oracle) proofAgrees(f facts, states map[string]int) {
+	for _, v := range f.proof.Violations {
+		o.broken.add("proof: %s", v)
+	}
+	if !f.proof.OK && len(f.proof.Violations) == 0 {
+		o.broken.add("the server's proof is not ok and does not say why")
+	}
+	money := f.proof.Payments
+	if money.Owed != 0 {
+		o.broken.add("the server owes its buyers %d minor units", money.Owed)
+	}
+	if kept, goods := money.Captured-money.Refunded-money.Owed, price*int64(states["paid"]+states["fulfilled"]); kept != goods {
+		o.broken.add("%d minor units captured - %d refunded - %d owed = %d kept, but the orders paid for are worth %d",
+			money.Captured, money.Refunded, money.Owed, kept, goods)
+	}
+	told := maps.Clone(f.proof.Orders)
+	maps.DeleteFunc(told, func(_ string, n int) bool { return n == 0 })
+	if !maps.Equal(told, states) {
+		o.broken.add("the proof counts orders %v, the list of orders holds %v", told, states)
+	}
+}
+
+// storeAgrees: the API's list is the store's.
+func (o *oracle) storeAgrees(f facts) {
+	sorted := func(orders []Order) []Order {
+		return slices.SortedFunc(slices.Values(orders), func(a, b Order) int { return cmp.Compare(a.ID, b.ID) })
+	}
+	api, rows := sorted(f.orders), sorted(f.stored)
+	if len(api) != len(rows) {
+		o.broken.add("the API lists %d orders, the store holds %d", len(api), len(rows))
+		return
+	}
+	for i := range api {
+		a, b := api[i], rows[i]
+		if a.ID != b.ID || a.User != b.User || a.State != b.State || a.Total != b.Total {
+			o.broken.add("the API tells order %s as %s, the store as %s", a.ID, describe(a), describe(b))
+		}
+	}
+}
+
+func describe(o Order) string {
+	return fmt.Sprintf("%s of %s, %s, %d %s", o.ID, o.User, o.State, o.Total.Amount, o.Total.Currency)
+}

@@ -1,0 +1,98 @@
+package storm
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+)
+
+// Options of a storm. The tags are the flags of the command line; shares are
+// percentages, 0..100.
+type Options struct {
+	Target   string `help:"Shopper API." default:"http://127.0.0.1:8080"`
+	Ops      string `help:"Ops API." default:"http://127.0.0.1:8081"`
+	OpsToken string `help:"Bearer token of the ops API." env:"SLUICE_OPS_TOKEN"`
+	Data     string `help:"Data directory of the server; the key that signs the users' tokens is read from it." default:"data"`
+
+	Users       int           `help:"Distinct users." default:"10000"`
+	Stock       int           `help:"Units on sale, one per user." default:"100"`
+	Duration    time.Duration `help:"How long the rush lasts; the tail in which everything is sold off comes on top." default:"20s"`
+	Rate        int           `help:"Attempts per second; 0 = three tries per user within the duration, 1000 to 20000." default:"0"`
+	Connections int           `help:"Keep-alive connections, and so the most attempts in flight." default:"64"`
+	Hold        int           `help:"Seconds a shopper may take to pay." default:"5"`
+	Seed        uint64        `help:"Seed of every random choice; 0 = from the clock." default:"0"`
+
+	Pay         float64 `help:"Weight of buyers who pay." default:"70"`
+	Abandon     float64 `help:"Weight of buyers who let their reservation expire." default:"15"`
+	Cancel      float64 `help:"Weight of buyers who cancel." default:"15"`
+	DoubleClick float64 `help:"Percent of attempts sent twice at once with the same key." default:"2"`
+	Replay      float64 `help:"Percent of buyers who send the same key again later." default:"30"`
+	Greedy      float64 `help:"Percent of buyers who try for a second unit." default:"10"`
+	Forge       float64 `help:"Percent of attempts accompanied by a forged one, or by a look at somebody else's order." default:"0.5"`
+	Lose        float64 `help:"Percent of attempts whose reply is lost; the user retries with the same key." default:"0.5"`
+
+	RestartCmd string `help:"Shell command run half-way that kills the server and starts it again."`
+	Steps      bool   `help:"Raise the rate step by step until p99 passes 200 ms or errors 1%, and report the knee."`
+	JSON       bool   `help:"Print the report as JSON." name:"json"`
+
+	// Orders reads the store's own rows for the audit, beside the API's list
+	// of them; nil = the API only.
+	Orders OrderReader `kong:"-" json:"-"`
+}
+
+// Bounds of a storm.
+const (
+	maxUsers       = 5_000_000
+	maxStock       = 5_000_000
+	maxRate        = 1_000_000
+	maxConnections = 10_000
+)
+
+// Validate names every fault at once, and fills in what 0 means.
+func (o *Options) Validate() error {
+	var faults []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	between := func(name string, v, low, high int) {
+		check(v >= low && v <= high, "--%s %d is not in %d..%d", name, v, low, high)
+	}
+	address := func(name, raw string) {
+		u, err := url.Parse(raw)
+		check(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && (u.Path == "" || u.Path == "/"),
+			"--%s %q is not http://host:port", name, raw)
+	}
+	percent := func(name string, v float64) {
+		check(v >= 0 && v <= 100, "--%s %g is not in 0..100", name, v)
+	}
+	address("target", o.Target)
+	address("ops", o.Ops)
+	between("users", o.Users, 1, maxUsers)
+	between("stock", o.Stock, 1, maxStock)
+	between("rate", o.Rate, 0, maxRate)
+	between("connections", o.Connections, 1, maxConnections)
+	between("hold", o.Hold, 1, 3600)
+	check(o.Duration >= time.Second && o.Duration <= 24*time.Hour, "--duration %s is not in 1s..24h", o.Duration)
+	percent("pay", o.Pay)
+	percent("abandon", o.Abandon)
+	percent("cancel", o.Cancel)
+	percent("double-click", o.DoubleClick)
+	percent("replay", o.Replay)
+	percent("greedy", o.Greedy)
+	percent("forge", o.Forge)
+	percent("lose", o.Lose)
+	check(o.Pay > 0, "--pay 0: without payers nothing is ever sold")
+	if len(faults) > 0 {
+		return errors.Join(faults...)
+	}
+	if o.Rate == 0 {
+		o.Rate = min(max(int(3*float64(o.Users)/o.Duration.Seconds()), 1000), 20_000)
+	}
+	if o.Seed == 0 {
+		o.Seed = uint64(time.Now().UnixNano())
+	}
+	return nil
+}

@@ -1,0 +1,378 @@
+package storm
+
+import (
+	"container/heap"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// oracle is the storm's own record of what it was told, and the judge of it.
+// It knows only replies, so each of its statements is a bound: a reservation
+// counts as holding a unit from the moment its receipt arrived until the
+// first moment at which it could have ended (a cancel was sent, its expiry is
+// near). If more than the stock count at once, the server oversold, whatever
+// its books say.
+type oracle struct {
+	stock    int
+	opens    time.Time
+	broken   breaches
+	unpaid   atomic.Int64 // how many hold a unit for which nobody has pressed pay; see soldOut
+	soldOuts atomic.Bool  // somebody was told sold_out
+
+	mu        sync.Mutex
+	receipts  map[tryID]*receipt
+	byOrder   map[string]*receipt
+	byReserve map[string]*receipt
+	byUser    map[int][]*receipt
+	unsure    map[tryID]bool // keys with a request whose reply never came
+	expiries  expiries       // those that count, soonest expiry first
+	holding   int            // how many count
+	peak      int            // the most that counted at once
+	order     []*receipt     // in order of arrival
+}
+
+// tryID names an idempotency key: the user and which of the user's keys.
+type tryID struct {
+	user       int
+	generation uint32
+}
+
+// greedy is set in the generation of a key with which a user who has a unit
+// tries for another.
+const greedy = uint32(1) << 23
+
+// key is the Idempotency-Key of a try.
+func (t tryID) key() string { return string(t.appendKey(nil)) }
+
+func (t tryID) appendKey(b []byte) []byte {
+	kind := byte('k')
+	if t.generation&greedy != 0 {
+		kind = 'g'
+	}
+	b = append(b, "storm-"...)
+	b = appendUser(b, t.user)
+	b = append(b, '-', kind)
+	return strconv.AppendUint(b, uint64(t.generation&^greedy), 10)
+}
+
+// receipt is an acknowledged reservation and what became of it.
+type receipt struct {
+	try     tryID
+	given   Receipt
+	expires time.Time
+	acked   time.Time // when its first reply arrived
+
+	counts   bool // holds a unit for certain
+	ending   bool // a cancel was sent
+	ended    bool // the shop said that it ended
+	pressed  bool // pay was pressed
+	captured bool // the provider took the money
+	paid     bool // the shop showed the order as paid
+}
+
+// expiryMargin is how long before its expiry a reservation stops counting as
+// holding, for the clocks of server and storm may differ.
+const expiryMargin = 300 * time.Millisecond
+
+func newOracle(stock int, opens time.Time) *oracle {
+	return &oracle{
+		stock: stock, opens: opens,
+		receipts: map[tryID]*receipt{}, byOrder: map[string]*receipt{}, byReserve: map[string]*receipt{},
+		byUser: map[int][]*receipt{}, unsure: map[tryID]bool{},
+	}
+}
+
+// accepted records a receipt that arrived at now. fresh says that it is the
+// first for its key; otherwise it was compared with the first.
+func (o *oracle) accepted(try tryID, given Receipt, now time.Time) (r *receipt, fresh bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.expire(now)
+	if r := o.receipts[try]; r != nil {
+		o.compare(r, given)
+		return r, false
+	}
+	r = &receipt{try: try, given: given, acked: now}
+	o.inspect(r, now)
+	o.receipts[try] = r
+	o.byOrder[given.Order] = r
+	o.byReserve[given.Reservation] = r
+	o.order = append(o.order, r)
+	if given.State == "held" || given.State == "pending" || given.State == "confirmed" {
+		o.limit(r)
+		o.hold1(r)
+	}
+	o.byUser[try.user] = append(o.byUser[try.user], r)
+	return r, true
+}
+
+// inspect checks a first receipt on its own and against all others.
+func (o *oracle) inspect(r *receipt, now time.Time) {
+	g, who := r.given, userName(r.try.user)
+	if g.Reservation == "" || g.Order == "" {
+		o.broken.add("the receipt of %s with key %s names no reservation or no order", who, r.try.key())
+	}
+	if other := o.byOrder[g.Order]; other != nil {
+		o.broken.add("order %s was given to %s (key %s) and to %s (key %s)", g.Order, userName(other.try.user), other.try.key(), who, r.try.key())
+	}
+	if other := o.byReserve[g.Reservation]; other != nil {
+		o.broken.add("reservation %s was given to %s (key %s) and to %s (key %s)", g.Reservation, userName(other.try.user), other.try.key(), who, r.try.key())
+	}
+	if g.Total != (Money{price, currency}) {
+		o.broken.add("order %s of %s costs %d %s instead of %d %s", g.Order, who, g.Total.Amount, g.Total.Currency, price, currency)
+	}
+	if now.Before(o.opens.Add(-expiryMargin)) {
+		o.broken.add("order %s of %s was accepted %s before the sale opens", g.Order, who, o.opens.Sub(now).Round(time.Millisecond))
+	}
+	var err error
+	if r.expires, err = time.Parse(time.RFC3339Nano, g.ExpiresAt); err != nil {
+		o.broken.add("order %s of %s has no readable expires_at: %q", g.Order, who, g.ExpiresAt)
+	}
+}
+
+// compare checks that the same key still gets what it got first. The state
+// may have moved on.
+func (o *oracle) compare(r *receipt, again Receipt) {
+	first := r.given
+	again.State = first.State
+	if again != first {
+		o.broken.add("key %s of %s got reservation %s, order %s, %d %s, expiry %s first, and reservation %s, order %s, %d %s, expiry %s later",
+			r.try.key(), userName(r.try.user), first.Reservation, first.Order, first.Total.Amount, first.Total.Currency, first.ExpiresAt,
+			again.Reservation, again.Order, again.Total.Amount, again.Total.Currency, again.ExpiresAt)
+	}
+}
+
+// limit checks that the user of r holds nothing else for certain.
+func (o *oracle) limit(r *receipt) {
+	for _, other := range o.byUser[r.try.user] {
+		if other.counts {
+			o.broken.add("%s got order %s with key %s while holding order %s: over the limit of one per user",
+				userName(r.try.user), r.given.Order, r.try.key(), other.given.Order)
+		}
+	}
+}
+
+// hold1 counts r and checks the bound that must never break.
+func (o *oracle) hold1(r *receipt) {
+	r.counts = true
+	o.holding++
+	if !r.pressed {
+		o.unpaid.Add(1)
+	}
+	heap.Push(&o.expiries, r)
+	if o.holding > o.peak {
+		o.peak = o.holding
+		if o.holding > o.stock {
+			o.broken.add("oversold: %d reservations hold a unit at the same moment, of %d units; the last is order %s of %s",
+				o.holding, o.stock, r.given.Order, userName(r.try.user))
+		}
+	}
+}
+
+// uncount ends the certainty that r holds a unit.
+func (o *oracle) uncount(r *receipt) {
+	if !r.counts {
+		return
+	}
+	r.counts = false
+	o.holding--
+	if !r.pressed {
+		o.unpaid.Add(-1)
+	}
+}
+
+// expire stops counting what may have expired by now. Paid orders never expire.
+func (o *oracle) expire(now time.Time) {
+	for len(o.expiries) > 0 && !now.Before(o.expiries[0].expires.Add(-expiryMargin)) {
+		r := heap.Pop(&o.expiries).(*receipt)
+		if !r.paid {
+			o.uncount(r)
+		}
+	}
+}
+
+// cancelling must be called before a cancel is sent.
+func (o *oracle) cancelling(r *receipt) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r.ending = true
+	o.uncount(r)
+}
+
+// pressing must be called before pay is pressed.
+func (o *oracle) pressing(r *receipt) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if r.counts && !r.pressed {
+		o.unpaid.Add(-1)
+	}
+	r.pressed = true
+}
+
+// charged: the provider says that it took the money.
+func (o *oracle) charged(r *receipt) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r.captured = true
+}
+
+// finished records the state in which the shop showed the order.
+func (o *oracle) finished(r *receipt, state string, now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.expire(now)
+	name, who := r.given.Order, userName(r.try.user)
+	switch state {
+	case "paid", "fulfilled":
+		if r.ended {
+			o.broken.add("order %s of %s is %s although it had been shown as ended", name, who, state)
+		}
+		if !r.pressed {
+			o.broken.add("order %s of %s is %s although nobody paid for it", name, who, state)
+		}
+		r.paid = true
+		if !r.counts {
+			o.hold1(r)
+		}
+	case "cancelled", "refunded":
+		if r.paid && state == "cancelled" {
+			o.broken.add("order %s of %s is cancelled although it had been shown as paid", name, who)
+		}
+		if !r.ending && now.Before(r.expires.Add(-expiryMargin)) {
+			o.broken.add("order %s of %s was %s %s before its expiry although nobody cancelled it", name, who, state, r.expires.Sub(now).Round(time.Millisecond))
+		}
+		r.ended = true
+		o.uncount(r)
+	case "refused":
+		o.broken.add("order %s of %s was promised by a receipt and is refused", name, who)
+		r.ended = true
+		o.uncount(r)
+	}
+}
+
+// unanswered: a request with this key was sent and its outcome is not known.
+func (o *oracle) unanswered(try tryID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.unsure[try] = true
+}
+
+// denied: a key whose receipt had arrived before the request was sent got
+// another answer than that receipt.
+func (o *oracle) denied(r *receipt, what string) {
+	o.broken.add("false refusal: key %s of %s has order %s and was answered %s", r.try.key(), userName(r.try.user), r.given.Order, what)
+}
+
+// limited: a user was told limit_reached who, at the time of sending, had
+// neither a unit nor an open question. One key alone cannot exceed the limit.
+func (o *oracle) limited(try tryID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, r := range o.byUser[try.user] {
+		if r.try != try {
+			// An older order may still hold its unit, or be paid by late money.
+			return
+		}
+	}
+	for g := uint32(0); g < try.generation&^greedy; g++ {
+		if o.unsure[tryID{try.user, g}] || o.unsure[tryID{try.user, g | greedy}] {
+			return
+		}
+	}
+	o.broken.add("%s was told limit_reached for key %s without having bought anything else", userName(try.user), try.key())
+}
+
+// soldOut: a request sent at sent was told sold_out at now. That is a lie if
+// some unit was merely held all the while. The atomic keeps the common, honest
+// case off the lock: when all are sold, nothing is unpaid.
+func (o *oracle) soldOut(sent, now time.Time) {
+	if !o.soldOuts.Load() {
+		o.soldOuts.Store(true)
+	}
+	if o.unpaid.Load() == 0 {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.expire(now)
+	for _, r := range o.expiries {
+		if r.counts && !r.pressed && r.acked.Before(sent) {
+			o.broken.add("sold_out was told although order %s of %s held a unit that nobody had paid for", r.given.Order, userName(r.try.user))
+			return
+		}
+	}
+}
+
+// sample judges the server's own counts, taken at one log position.
+func (o *oracle) sample(i item) {
+	if i.Held+i.Confirmed > o.stock {
+		o.broken.add("oversold by the server's own counts: %d held + %d confirmed of %d units", i.Held, i.Confirmed, o.stock)
+	}
+	if i.Free < 0 || i.Held < 0 || i.Confirmed < 0 || i.InTransit < 0 || i.Free+i.Held+i.Confirmed+i.InTransit != i.Allocated || i.Allocated != o.stock {
+		o.broken.add("the server's counts do not add up: %d free + %d held + %d confirmed + %d in transit of %d allocated, %d on sale",
+			i.Free, i.Held, i.Confirmed, i.InTransit, i.Allocated, o.stock)
+	}
+}
+
+// known are the receipts so far, in order of arrival.
+func (o *oracle) known() []*receipt {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.order[:len(o.order):len(o.order)]
+}
+
+// status of a receipt, read under the lock.
+func (o *oracle) status(r *receipt) (paid, ended, captured bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return r.paid, r.ended, r.captured
+}
+
+// breaches are sentences about what went wrong: the first hundred, and how many there were.
+type breaches struct {
+	mu    sync.Mutex
+	first []string
+	total int
+}
+
+const maxBreaches = 100
+
+func (b *breaches) add(format string, args ...any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.total++
+	if len(b.first) < maxBreaches {
+		b.first = append(b.first, fmt.Sprintf(format, args...))
+	}
+}
+
+// list is the sentences, with a last one that counts those left out.
+func (b *breaches) list() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := append([]string{}, b.first...)
+	if left := b.total - len(b.first); left > 0 {
+		out = append(out, fmt.Sprintf("and %d more", left))
+	}
+	return out
+}
+
+// expiries is a heap by expiry.
+type expiries []*receipt
+
+func (e expiries) Len() int           { return len(e) }
+func (e expiries) Less(i, j int) bool { return e[i].expires.Before(e[j].expires) }
+func (e expiries) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
+func (e *expiries) Push(x any)        { *e = append(*e, x.(*receipt)) }
+
+func (e *expiries) Pop() any {
+	old := *e
+	last := len(old) - 1
+	x := old[last]
+	old[last] = nil
+	*e = old[:last]
+	return x
+}

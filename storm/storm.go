@@ -1,0 +1,281 @@
+// Package storm rehearses a sale: it floods a server with users who buy, pay,
+// abandon, cancel, click twice, lose replies and forge, may kill the server
+// half-way, and then audits what is left against its own record of every reply.
+//
+// It speaks to the server by HTTP only and shares no code with it, so that a
+// fault of the server cannot hide in its tester. Load is open-loop: attempts
+// are due by a clock and latency is measured from then on, so a slow server
+// cannot slow its own test down. What the oracle states are bounds that hold
+// whatever was lost on the way; a run without violations proves no more than
+// that nothing it looked for happened.
+package storm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	early      = 100 * time.Millisecond // how long before the opening the first users come
+	maxLate    = time.Second            // an attempt that is later than this is not sent any more
+	tailRate   = 2000                   // most attempts a second in the tail
+	samplePace = 200 * time.Millisecond
+)
+
+// patience is how long a rehearsal waits around the rush itself.
+type patience struct {
+	announce time.Duration // from creating the activity to its opening
+	tail     time.Duration // the tail lasts at most the hold and this
+	quiet    time.Duration // for orders, payments and events to come to rest
+}
+
+var usual = patience{announce: 1500 * time.Millisecond, tail: 10 * time.Second, quiet: 20 * time.Second}
+
+// rehearsal is one run against one activity.
+type rehearsal struct {
+	o      Options
+	wait   patience
+	dice   dice
+	crowd  *crowd
+	shop   *shop
+	oracle *oracle
+	agenda *agenda
+	outage outage
+	notes  breaches
+
+	target  *url.URL
+	request request
+	lanes   []*tally    // one for each connection
+	errands *tally      // purchases made by errands
+	selling atomic.Bool // after the rush: every buyer pays, nobody plays tricks
+	resting atomic.Bool // after the tail: nobody buys any more
+	began   time.Time
+	rushed  time.Duration
+
+	rushAttempts uint64
+}
+
+// Run makes one rehearsal, with a line a second to progress (nil = none). An
+// error means that it could not be carried out or audited; what it found
+// wrong is in Report.Violations.
+func Run(ctx context.Context, o Options, progress io.Writer) (Report, error) {
+	if err := o.Validate(); err != nil {
+		return Report{}, err
+	}
+	if progress == nil {
+		progress = io.Discard
+	}
+	if o.Steps {
+		return climb(ctx, o, progress)
+	}
+	return rehearse(ctx, o, usual, progress)
+}
+
+func rehearse(ctx context.Context, o Options, wait patience, progress io.Writer) (Report, error) {
+	r, err := prepare(o, wait)
+	if err != nil {
+		return Report{}, err
+	}
+	// Background work ends before the audit, which wants the record complete.
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	meter := newMeter(r, progress)
+	var background sync.WaitGroup
+	background.Go(func() { r.agenda.work(work, r.o.Connections) })
+	background.Go(func() { r.sampling(work) })
+	background.Go(func() { meter.run(work) })
+
+	r.rush(ctx)
+	r.rushAttempts = meter.attempts()
+	left := r.sellOff(ctx)
+	if ctx.Err() == nil {
+		r.recheck()
+		r.drain(ctx)
+	}
+	stop()
+	background.Wait()
+	if err := ctx.Err(); err != nil {
+		return Report{}, err
+	}
+	facts, err := r.gather(ctx)
+	facts.unsold = left
+	r.oracle.audit(facts)
+	report := r.report(meter, facts)
+	if err != nil {
+		return report, fmt.Errorf("audit: %w", err)
+	}
+	return report, nil
+}
+
+// prepare signs the tokens and puts the sale up.
+func prepare(o Options, wait patience) (*rehearsal, error) {
+	target, err := url.Parse(o.Target)
+	if err != nil {
+		return nil, err
+	}
+	key, err := readKey(o.Data)
+	if err != nil {
+		return nil, err
+	}
+	// Tokens are issued a little in the past, for clocks that differ.
+	users, err := newCrowd(o.Users, o.Seed, key, time.Now().Add(-time.Minute), o.Duration+3*time.Hour)
+	if err != nil {
+		return nil, fmt.Errorf("sign the users' tokens: %w", err)
+	}
+	r := &rehearsal{
+		o: o, wait: wait, dice: dice(o.Seed), crowd: users, agenda: newAgenda(), target: target, errands: newTally(),
+		shop: newShop(o, strconv.FormatInt(time.Now().UnixMilli(), 36)),
+	}
+	for range o.Connections {
+		r.lanes = append(r.lanes, newTally())
+	}
+	r.request = newRequest(target, r.shop.activity, r.shop.sku)
+	opens := time.Now().Add(wait.announce).Truncate(time.Millisecond)
+	r.oracle = newOracle(o.Stock, opens)
+	if err := r.shop.sell(o, opens); err != nil {
+		return nil, err
+	}
+	if err := r.awaitShown(opens); err != nil {
+		return nil, err
+	}
+	r.began = opens.Add(-early)
+	return r, nil
+}
+
+// awaitShown waits until shoppers can see the activity.
+func (r *rehearsal) awaitShown(opens time.Time) error {
+	for {
+		err := r.shop.read("GET", r.shop.target+"/v1/activities/"+r.shop.activity, nil, nil, nil)
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(opens.Add(5 * time.Second)) {
+			return fmt.Errorf("the activity is not shown to shoppers: %w", err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// rush runs the schedule at full rate, with the restart half-way.
+func (r *rehearsal) rush(ctx context.Context) {
+	var restart sync.WaitGroup
+	if r.o.RestartCmd != "" {
+		restart.Go(func() { r.restart(ctx) })
+	}
+	r.flood(ctx, newSchedule(r.began, r.o.Rate, r.o.Duration))
+	r.rushed = time.Since(r.began)
+	restart.Wait()
+}
+
+// flood drives every lane through a schedule and returns when it is over.
+func (r *rehearsal) flood(ctx context.Context, s *schedule) {
+	var wg sync.WaitGroup
+	for _, t := range r.lanes {
+		wg.Go(func() { r.lane(ctx, s, t) })
+	}
+	wg.Wait()
+}
+
+// sellOff is the tail: what was cancelled or let expire is bought by users who
+// pay, until all is sold or nobody is left to buy. It returns the units that
+// stayed unsold although users kept asking for them.
+func (r *rehearsal) sellOff(ctx context.Context) (unsold int) {
+	r.selling.Store(true)
+	defer r.resting.Store(true)
+	limit := time.Duration(r.o.Hold)*time.Second + r.wait.tail
+	ctx, stop := context.WithTimeout(ctx, limit)
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		r.flood(ctx, newSchedule(time.Now(), min(r.o.Rate, tailRate), limit))
+	})
+	last := item{Free: -1}
+	pace := time.NewTicker(samplePace)
+	defer pace.Stop()
+	for ctx.Err() == nil {
+		if i, err := r.shop.count(); err == nil {
+			last = i
+			if i.Confirmed >= i.Allocated {
+				stop()
+			}
+		}
+		if r.crowd.wanting() == 0 {
+			stop()
+		}
+		select {
+		case <-pace.C:
+		case <-ctx.Done():
+		}
+	}
+	wg.Wait()
+	if r.crowd.wanting() > 0 && last.Free > 0 {
+		return last.Free
+	}
+	return 0
+}
+
+// recheck replays keys of receipts from the whole run, sold out or not, before
+// and after a restart: each must get its receipt again.
+func (r *rehearsal) recheck() {
+	const most = 2000
+	all := r.oracle.known()
+	step := max(len(all)/most, 1)
+	for i := 0; i < len(all); i += step {
+		rc := all[i]
+		r.agenda.after(0, func() { r.replay(rc, maxTries) })
+	}
+}
+
+// drain waits until no errand is open any more, and until the server's books
+// have come to rest. Both are bounded: what is not at rest then is for the audit.
+func (r *rehearsal) drain(ctx context.Context) {
+	ctx, stop := context.WithTimeout(ctx, r.wait.quiet)
+	defer stop()
+	pace := time.NewTicker(samplePace)
+	defer pace.Stop()
+	for r.agenda.open.Load() > 0 || !r.quiet() {
+		select {
+		case <-pace.C:
+		case <-ctx.Done():
+			r.notes.add("after %s of waiting %d errands were open, or the server's books were not at rest", r.wait.quiet, r.agenda.open.Load())
+			return
+		}
+	}
+}
+
+// quiet says that every order is landed, every end of a reservation has
+// reached the ledger, and the server's own proof agrees.
+func (r *rehearsal) quiet() bool {
+	p, err := r.shop.proof()
+	if err != nil || !p.OK || len(p.Ledger) != 1 {
+		return false
+	}
+	return atRest(p.Ledger[0], p.Orders)
+}
+
+// sampling judges the server's counts all the while.
+func (r *rehearsal) sampling(ctx context.Context) {
+	pace := time.NewTicker(samplePace)
+	defer pace.Stop()
+	for {
+		select {
+		case <-pace.C:
+		case <-ctx.Done():
+			return
+		}
+		i, err := r.shop.count()
+		switch {
+		case err == nil:
+			r.oracle.sample(i)
+		case errors.Is(err, errAnswer) && !r.outage.active() && time.Now().After(r.oracle.opens):
+			r.notes.add("sampling: %v", err)
+		}
+	}
+}

@@ -1,0 +1,126 @@
+package storm
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+	"time"
+)
+
+// hasty does not wait for a server that is slow to settle.
+var hasty = patience{announce: 200 * time.Millisecond, tail: 3 * time.Second, quiet: 2 * time.Second}
+
+func TestStormOnAnHonestStall(t *testing.T) {
+	_, o := openStall(t, honest)
+	var progress bytes.Buffer
+	report, err := rehearse(t.Context(), o, hasty, &progress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Violations) != 0 || !report.Proof.OK {
+		t.Errorf("violations on an honest stall: %s", strings.Join(report.Violations, "\n"))
+	}
+	if report.Sold != o.Stock || report.Orders["paid"] != o.Stock {
+		t.Errorf("sold %d, orders %v, want all %d paid", report.Sold, report.Orders, o.Stock)
+	}
+	if report.Accepted <= o.Stock || report.Orders["cancelled"] == 0 {
+		t.Errorf("accepted %d, orders %v: nothing was sold a second time", report.Accepted, report.Orders)
+	}
+	if report.Refused["sold_out"] == 0 || report.Refused["not_open"] == 0 || report.Lost == 0 || report.Forged == 0 {
+		t.Errorf("refused %v, lost %d, forged %d: some behaviour never happened", report.Refused, report.Lost, report.Forged)
+	}
+	if report.LatencyMS.P50 <= 0 || report.LatencyMS.P99 < report.LatencyMS.P50 {
+		t.Errorf("latency %+v", report.LatencyMS)
+	}
+	if !strings.Contains(progress.String(), "rush") {
+		t.Errorf("no progress line in %q", progress.String())
+	}
+	if t.Failed() {
+		t.Log(progress.String())
+	}
+}
+
+// Each planted bug must be named by at least one sentence.
+func TestStormFindsPlantedBugs(t *testing.T) {
+	f := func(bug fault, want string) {
+		t.Helper()
+		t.Run(string(bug), func(t *testing.T) {
+			t.Parallel()
+			_, o := openStall(t, bug)
+			if bug == noLimit {
+				o.Stock, o.Greedy = 150, 100 // so that a second unit is there to be had
+			}
+			report, err := rehearse(t.Context(), o, hasty, io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range report.Violations {
+				if strings.Contains(v, want) {
+					return
+				}
+			}
+			t.Errorf("no violation says %q:\n%s", want, strings.Join(report.Violations, "\n"))
+		})
+	}
+	f(oversells, "oversold: ")
+	f(losesOrders, "lost order: ")
+	f(changesExpiry, "got reservation")
+	f(forgetsKeys, "false refusal: ")
+	f(noLimit, "over the limit")
+	f(selfLimit, "limit_reached")
+	f(earlySoldOut, "sold_out was told although")
+	f(strandsUnits, "stayed free")
+	f(trustsAll, "forged token")
+	f(showsAll, "somebody else's order")
+	f(ignoresMoney, "charged")
+	f(unansweredYes, "never acknowledged")
+	f(hidesOrders, "cannot be read by its owner")
+	f(losesUnit, "do not add up")
+}
+
+func TestReportAsJSON(t *testing.T) {
+	_, o := openStall(t, honest)
+	o.Users, o.Stock, o.Rate = 50, 10, 500
+	report, err := rehearse(t.Context(), o, hasty, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := report.Write(&out, true); err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Attempts  *uint64            `json:"attempts"`
+		Accepted  *int               `json:"accepted"`
+		Sold      *int               `json:"sold"`
+		Refused   map[string]uint64  `json:"refused"`
+		Errors    *uint64            `json:"errors"`
+		LatencyMS map[string]float64 `json:"latency_ms"`
+		Orders    map[string]int     `json:"orders"`
+		Proof     struct {
+			OK         *bool     `json:"ok"`
+			Violations *[]string `json:"violations"`
+		} `json:"proof"`
+	}
+	if err := json.Unmarshal(out.Bytes(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if doc.Attempts == nil || doc.Accepted == nil || doc.Sold == nil || doc.Errors == nil || doc.Refused == nil || doc.Orders == nil ||
+		doc.Proof.OK == nil || doc.Proof.Violations == nil || *doc.Proof.Violations == nil {
+		t.Errorf("a field is missing or null in %s", out.String())
+	}
+	for _, q := range []string{"p50", "p99", "p999"} {
+		if _, ok := doc.LatencyMS[q]; !ok {
+			t.Errorf("latency_ms has no %s in %s", q, out.String())
+		}
+	}
+	out.Reset()
+	if err := report.Write(&out, false); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "sold") || !strings.Contains(out.String(), "10 of 10") {
+		t.Errorf("the table does not tell what was sold:\n%s", out.String())
+	}
+}

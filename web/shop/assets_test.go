@@ -1,0 +1,196 @@
+package shop
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// budget is what a first visit may cost, compressed, without pictures.
+const budget = 15_000
+
+func bundle(t *testing.T) (map[string]Asset, Asset) {
+	t.Helper()
+	assets, err := Assets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell, err := Shell(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return assets, shell
+}
+
+// asset finds the asset made from a source file.
+func asset(t *testing.T, assets map[string]Asset, source string) Asset {
+	t.Helper()
+	ext := path.Ext(source)
+	for p, a := range assets {
+		if strings.HasPrefix(p, "/assets/"+strings.TrimSuffix(source, ext)+".") && path.Ext(p) == ext {
+			return a
+		}
+	}
+	t.Fatalf("no asset made from %s", source)
+	return Asset{}
+}
+
+func TestBudget(t *testing.T) {
+	assets, shell := bundle(t)
+	f := func(language string) {
+		t.Helper()
+		total := len(shell.Gzip)
+		for _, name := range []string{"app.js", "shop.css", "icon.svg", language} {
+			a := asset(t, assets, name)
+			if a.Gzip == nil {
+				t.Fatalf("%s is not compressed", a.Path)
+			}
+			total += len(a.Gzip)
+		}
+		t.Logf("first visit with %s: %d bytes", language, total)
+		if total >= budget {
+			t.Errorf("a first visit with %s costs %d bytes, the budget is %d", language, total, budget)
+		}
+	}
+	f("en.js")
+	f("zh.js")
+}
+
+func TestAssets(t *testing.T) {
+	assets, shell := bundle(t)
+	named := regexp.MustCompile(`^/assets/[a-z]+\.[0-9a-f]{10}\.(js|css|svg)$`)
+	tags := map[string]string{}
+	for p, a := range assets {
+		if p != a.Path || !named.MatchString(p) || !a.Immutable || a.ContentType == "" {
+			t.Errorf("asset %q: %q %q immutable=%v", p, a.Path, a.ContentType, a.Immutable)
+		}
+		if other, dup := tags[a.ETag]; dup {
+			t.Errorf("%s and %s share the tag %s", p, other, a.ETag)
+		}
+		tags[a.ETag] = p
+		checkGzip(t, a)
+	}
+	checkGzip(t, shell)
+	if shell.Immutable {
+		t.Error("the shell must be revalidated")
+	}
+	again, shellAgain := bundle(t)
+	for p, a := range assets {
+		if again[p].ETag != a.ETag || !bytes.Equal(again[p].Gzip, a.Gzip) {
+			t.Errorf("%s differs when built again", p)
+		}
+	}
+	if shellAgain.ETag != shell.ETag {
+		t.Error("the shell differs when built again")
+	}
+}
+
+func checkGzip(t *testing.T, a Asset) {
+	t.Helper()
+	r, err := gzip.NewReader(bytes.NewReader(a.Gzip))
+	if err != nil {
+		t.Fatalf("%s: %v", a.Path, err)
+	}
+	body, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(body, a.Body) {
+		t.Errorf("%s: the compressed form is not the body (%v)", a.Path, err)
+	}
+}
+
+// Every file that a file refers to exists under the name it uses.
+func TestReferences(t *testing.T) {
+	assets, shell := bundle(t)
+	used := regexp.MustCompile(`"((?:\./|/assets/)[^"]*)"`)
+	check := func(a Asset) (n int) {
+		for _, m := range used.FindAllSubmatch(a.Body, -1) {
+			name := "/assets/" + path.Base(string(m[1]))
+			if _, ok := assets[name]; !ok {
+				t.Errorf("%s refers to %s, which is not there", a.Path, name)
+			}
+			n++
+		}
+		return n
+	}
+	if check(shell) < 3 {
+		t.Error("the shell should refer to the icon, the style and the script")
+	}
+	for _, a := range assets {
+		check(a)
+	}
+	if n := check(asset(t, assets, "app.js")); n != 2 {
+		t.Errorf("app.js refers to %d files, want the two languages", n)
+	}
+}
+
+func TestShellDemo(t *testing.T) {
+	_, plain := bundle(t)
+	demo, err := Shell(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := func(a Asset, want string) {
+		t.Helper()
+		if !bytes.Contains(a.Body, []byte(`<meta name="sluice-demo" content="`+want+`">`)) {
+			t.Errorf("the shell does not say sluice-demo=%s", want)
+		}
+	}
+	f(plain, "0")
+	f(demo, "1")
+	if demo.ETag == plain.ETag {
+		t.Error("two shells, one tag")
+	}
+}
+
+func TestJoin(t *testing.T) {
+	body, err := source("app.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := static.ReadDir("static")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if path.Ext(f.Name()) != ".js" || slices.Contains(roots, f.Name()) {
+			continue
+		}
+		src, err := readSource(f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(src)) {
+			if m := declaration.FindStringSubmatch(line); m != nil {
+				if n := len(regexp.MustCompile(`(?m)^(?:async )?(?:const|let|class|function\*?) `+m[1]+`\b`).FindAll(body, -1)); n < 1 {
+					t.Errorf("%s of %s is not in the joined file", m[1], f.Name())
+				}
+			}
+		}
+	}
+	for _, left := range []string{"\nimport {", "\nexport ", "\n//"} {
+		if bytes.Contains(body, []byte(left)) {
+			t.Errorf("the joined file still holds %q", left)
+		}
+	}
+	if _, err := source("none.js"); !errors.Is(err, ErrSource) {
+		t.Errorf("a module that is not there: %v, want ErrSource", err)
+	}
+}
+
+func TestJoinRefuses(t *testing.T) {
+	f := func(module, line string) {
+		t.Helper()
+		j := joiner{owner: map[string]string{"get": "api.js"}}
+		if _, err := j.keep(module, line); !errors.Is(err, ErrSource) {
+			t.Errorf("%q in %s: %v, want ErrSource", line, module, err)
+		}
+	}
+	f("list.js", "const get = 1;\n")
+	f("list.js", "export async function get() {\n")
+	f("list.js", "  const text = `over\n")
+}
