@@ -74,7 +74,10 @@ func bench(binary string, sections []string, p plan, quick bool) (err error) {
 		}
 	}()
 
-	r := results{plan: p, quick: quick, machine: machine(t, out)}
+	r := results{plan: p, quick: quick, machine: machine(t, out), busy: othersUse(ctx)}
+	if r.busy > quietAbove {
+		t.Logf("other work uses %.0f %% of the machine: these figures will not mean much", r.busy*100)
+	}
 	began := time.Now()
 	if slices.Contains(sections, "refuse") {
 		if r.refuse, err = inScope(t, func(t servers.TB) ([]*series, error) { return refuse(ctx, t, binary, p) }); err != nil {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +18,7 @@ type results struct {
 	plan    plan
 	quick   bool
 	machine []string
+	busy    float64   // share of the cores that others used before the start, 0..1
 	refuse  []*series // Sluice, constant, chain
 	accept  []*series // Sluice accepting, Sluice refusing, chain
 	landing landing
@@ -68,6 +71,9 @@ Written by `+"`make bench`"+` on %s in %.1f minutes; do not edit.
 %s
 
 `, now.UTC().Format("2006-01-02"), r.took.Minutes(), strings.Join(r.machine, "  \n"))
+	if r.busy > quietAbove {
+		fmt.Fprintf(&b, "**Other work used %.0f %% of the machine just before the start: no figure here can be quoted.**\n\n", r.busy*100)
+	}
 	if r.quick {
 		b.WriteString("**A quick run: too few and too short rounds for a figure to be quoted.**\n\n")
 	}
@@ -177,6 +183,44 @@ order that turns from round to round. CPU time is that of all processes of a sub
   the open-loop one.
 - Product pages, open connections, memory, and (f) restart as a whole: only the log's reading is here.
 `, serverCore, loadCore, r.plan.rounds, r.plan.duration, serverCore, loadCore, r.plan.duration.Seconds(), r.plan.users, r.plan.fresh, serverCore, &commands)
+}
+
+// quietAbove is the share of the machine's cores that others may use.
+const quietAbove = 0.05
+
+// othersUse is the share of all cores that was in use over two seconds in which
+// this program did nothing; 0 where /proc does not tell.
+func othersUse(ctx context.Context) float64 {
+	idle, all := cpuTimes()
+	select {
+	case <-time.After(2 * time.Second):
+	case <-ctx.Done():
+	}
+	idle2, all2 := cpuTimes()
+	if all2 == all {
+		return 0
+	}
+	return 1 - (idle2-idle)/(all2-all)
+}
+
+// cpuTimes are the ticks that all cores were idle or waiting, and in total.
+func cpuTimes() (idle, all float64) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	for i, field := range strings.Fields(first) {
+		ticks, err := strconv.ParseFloat(field, 64)
+		if err != nil {
+			continue // "cpu"
+		}
+		all += ticks
+		if i == 4 || i == 5 { // idle, iowait
+			idle += ticks
+		}
+	}
+	return idle, all
 }
 
 // machine describes where it was measured, a line each.

@@ -16,7 +16,7 @@ type facts struct {
 	orders []Order // all of the activity
 	stored []Order // the same from the store itself; nil = not asked
 	proof  proofReport
-	unsold int // units free at the end although users kept asking
+	unsold int // units not sold at the end of the tail although users kept asking
 }
 
 // gather reads the facts. It keeps trying for a while: the server may just
@@ -228,7 +228,7 @@ func (o *oracle) soldOutHonest(f facts) {
 		o.broken.add("sold_out was told, but only %d of %d units were ever sold", f.counts.Confirmed, f.counts.Allocated)
 	}
 	if f.unsold > 0 {
-		o.broken.add("%d of %d units stayed free although users kept asking for them", f.unsold, f.counts.Allocated)
+		o.broken.add("%d of %d units stayed unsold although users kept asking for them", f.unsold, f.counts.Allocated)
 	}
 }
 

@@ -14,14 +14,20 @@ import (
 // longer than any restart a rehearsal can wait for.
 const maxTries = 100
 
+// once is for calls that their user does not repeat.
+const once = 0
+
 // pause before the next of the remaining tries: 20 ms doubling to 640 ms.
 func pause(left int) time.Duration {
 	return 20 * time.Millisecond << min(maxTries-left, 5)
 }
 
 func (r *rehearsal) retry(left int, do func(left int)) {
-	if left > 1 {
+	switch {
+	case left > 1:
 		r.agenda.after(pause(left), func() { do(left - 1) })
+	case left == 1:
+		r.givenUp.Add(1)
 	}
 }
 
@@ -93,7 +99,7 @@ func (r *rehearsal) replay(rc *receipt, left int) {
 // the oracle when it arrives.
 func (r *rehearsal) grab(rc *receipt) {
 	try := tryID{rc.try.user, rc.try.generation | greedy}
-	r.click(try, 1)
+	r.click(try, once)
 }
 
 // look reads the order at once: it must exist for its owner even before it has landed.
@@ -176,7 +182,8 @@ func (r *rehearsal) pay(rc *receipt, left int) {
 		r.retry(left, func(left int) { r.pay(rc, left) })
 	case a.ok() && json.Unmarshal(a.body, &doc) == nil && doc.PayURL != "":
 		r.press(rc, doc.PayURL, maxTries)
-	case a.status == 409: // expired meanwhile
+	case a.status == 409:
+		r.oracle.unpayable(rc, a.String(), time.Now())
 		r.watch(rc, maxTries)
 	default:
 		r.oracle.broken.add("starting a payment for order %s of %s was answered %s", rc.given.Order, userName(rc.try.user), a)
@@ -196,8 +203,8 @@ func (r *rehearsal) press(rc *receipt, payURL string, left int) {
 		}
 	case a.ok() || a.status == 303 || a.status == 302:
 		r.oracle.charged(rc)
-	default:
-		r.notes.add("the provider's page answered %s to a payment", a)
+	default: // a page may refuse a payment that has expired meanwhile
+		r.oracle.unpayable(rc, a.String(), time.Now())
 	}
 	r.agenda.after(20*time.Millisecond, func() { r.watch(rc, maxTries) })
 }

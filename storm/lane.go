@@ -64,7 +64,7 @@ func (r *rehearsal) attempt(w *wire, t *tally, slot uint64, due time.Time, try t
 			r.agenda.after(0, func() { r.forge(slot, try.user) })
 		}
 		if r.dice.hit(chooseDouble, slot, r.o.DoubleClick) {
-			r.agenda.after(0, func() { r.click(try, 1) })
+			r.agenda.after(0, func() { r.click(try, once) })
 		}
 		if r.dice.hit(chooseLose, slot, r.o.Lose) {
 			return r.lose(w, t, slot, try, key)

@@ -17,7 +17,8 @@ import (
 // its books say.
 type oracle struct {
 	stock    int
-	opens    time.Time
+	opens    time.Time     // by this machine's clock, as all times here
+	ahead    time.Duration // how far the server's clock is ahead of it
 	broken   breaches
 	unpaid   atomic.Int64 // how many hold a unit for which nobody has pressed pay; see soldOut
 	soldOuts atomic.Bool  // somebody was told sold_out
@@ -74,7 +75,7 @@ type receipt struct {
 }
 
 // expiryMargin is how long before its expiry a reservation stops counting as
-// holding, for the clocks of server and storm may differ.
+// holding, for the clocks of server and storm may differ by less than that.
 const expiryMargin = 300 * time.Millisecond
 
 func newOracle(stock int, opens time.Time) *oracle {
@@ -101,9 +102,11 @@ func (o *oracle) accepted(try tryID, given Receipt, now time.Time) (r *receipt, 
 	o.byOrder[given.Order] = r
 	o.byReserve[given.Reservation] = r
 	o.order = append(o.order, r)
-	if given.State == "held" || given.State == "pending" || given.State == "confirmed" {
+	// A lost reply may be asked for again when its reservation is over.
+	holds := given.State == "held" || given.State == "pending"
+	if holds && now.Before(r.expires.Add(-expiryMargin)) || given.State == "confirmed" {
 		o.limit(r)
-		o.hold1(r)
+		o.keep(r)
 	}
 	o.byUser[try.user] = append(o.byUser[try.user], r)
 	return r, true
@@ -131,6 +134,7 @@ func (o *oracle) inspect(r *receipt, now time.Time) {
 	if r.expires, err = time.Parse(time.RFC3339Nano, g.ExpiresAt); err != nil {
 		o.broken.add("order %s of %s has no readable expires_at: %q", g.Order, who, g.ExpiresAt)
 	}
+	r.expires = r.expires.Add(-o.ahead)
 }
 
 // compare checks that the same key still gets what it got first. The state
@@ -155,8 +159,8 @@ func (o *oracle) limit(r *receipt) {
 	}
 }
 
-// hold1 counts r and checks the bound that must never break.
-func (o *oracle) hold1(r *receipt) {
+// keep counts r and checks the bound that must never break.
+func (o *oracle) keep(r *receipt) {
 	r.counts = true
 	o.holding++
 	if !r.pressed {
@@ -219,6 +223,17 @@ func (o *oracle) charged(r *receipt) {
 	r.captured = true
 }
 
+// unpayable: the shop would not start a payment for an order, or the provider
+// would not take it. That may be only once the order has ended.
+func (o *oracle) unpayable(r *receipt, what string, now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.expire(now); r.counts {
+		o.broken.add("%s could not pay for order %s, %s before its expiry: %s", userName(r.try.user), r.given.Order,
+			r.expires.Sub(now).Round(time.Millisecond), what)
+	}
+}
+
 // finished records the state in which the shop showed the order.
 func (o *oracle) finished(r *receipt, state string, now time.Time) {
 	o.mu.Lock()
@@ -235,7 +250,7 @@ func (o *oracle) finished(r *receipt, state string, now time.Time) {
 		}
 		r.paid = true
 		if !r.counts {
-			o.hold1(r)
+			o.keep(r)
 		}
 	case "cancelled", "refunded":
 		if r.paid && state == "cancelled" {

@@ -74,6 +74,7 @@ func TestOracle(t *testing.T) {
 	f("the third after an expiry", "", func(s *tale) { s.buys(1, 1, 1); s.buys(2, 2, 1); s.buys(3, 3, 6) })
 	f("the third before any expiry", "oversold: 3", func(s *tale) { s.buys(1, 1, 1); s.buys(2, 2, 1); s.buys(3, 3, 5.6) })
 	f("the third after a cancel was sent", "", func(s *tale) { s.o.cancelling(s.buys(1, 1, 1)); s.buys(2, 2, 1); s.buys(3, 3, 1.1) })
+	f("a clock that is 3 s ahead", "", func(s *tale) { s.o.ahead = 3 * time.Second; s.buys(1, 1, 1); s.buys(2, 2, 1); s.buys(3, 3, 3) })
 	f("paid ones never expire", "oversold: 3", func(s *tale) {
 		s.pays(s.buys(1, 1, 1), 2)
 		s.pays(s.buys(2, 2, 1), 2)
@@ -86,6 +87,11 @@ func TestOracle(t *testing.T) {
 		s.pays(b, 7.1)
 	})
 
+	f("receipts that arrive when all is over", "", func(s *tale) {
+		for n := 1; n <= 3; n++ {
+			s.o.accepted(tryID{n, 0}, s.given(n, 1), s.at(6))
+		}
+	})
 	f("the same receipt again", "", func(s *tale) { s.buys(1, 1, 1); s.o.accepted(tryID{1, 0}, s.given(1, 1), s.at(2)) })
 	f("state moved on", "", func(s *tale) {
 		s.buys(1, 1, 1)
@@ -119,6 +125,8 @@ func TestOracle(t *testing.T) {
 	f("counts oversold", "by the server's own counts", func(s *tale) { s.o.sample(item{Allocated: 3, Held: 2, Confirmed: 1}) })
 	f("counts lose a unit", "do not add up", func(s *tale) { s.o.sample(item{Allocated: 2, Held: 1}) })
 
+	f("not to be paid for", "could not pay", func(s *tale) { s.o.unpayable(s.buys(1, 1, 1), "409 order_state", s.at(2)) })
+	f("not to be paid for after its expiry", "", func(s *tale) { s.o.unpayable(s.buys(1, 1, 1), "409 order_state", s.at(6)) })
 	f("cancelled early", "although nobody cancelled", func(s *tale) { s.o.finished(s.buys(1, 1, 1), "cancelled", s.at(3)) })
 	f("cancelled in time", "", func(s *tale) { s.o.finished(s.buys(1, 1, 1), "cancelled", s.at(6.1)) })
 	f("paid by nobody", "nobody paid", func(s *tale) { s.o.finished(s.buys(1, 1, 1), "paid", s.at(2)) })
@@ -180,7 +188,7 @@ func TestAudit(t *testing.T) {
 	f("proof counts otherwise", "the proof counts", spoil(func(_, _ *Order, f *facts) { f.proof.Orders = map[string]int{"paid": 9} }))
 	f("money owed", "owes", spoil(func(_, _ *Order, f *facts) { f.proof.Payments.Owed = 1 }))
 	f("money gone", "2 kept", spoil(func(_, _ *Order, f *facts) { f.proof.Payments.Captured = 2 }))
-	f("unsold", "stayed free", spoil(func(_, _ *Order, f *facts) { f.unsold = 1 }))
+	f("unsold", "stayed unsold", spoil(func(_, _ *Order, f *facts) { f.unsold = 1 }))
 	f("store apart", "the store as", spoil(func(_, _ *Order, f *facts) {
 		f.stored = append([]Order{}, f.orders...)
 		if len(f.stored) > 0 {

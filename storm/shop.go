@@ -166,6 +166,24 @@ func (s *shop) read(method, address string, token []byte, body []byte, into any)
 	return nil
 }
 
+// ahead is how far the server's clock is ahead of this one. Less than the
+// call took is nothing.
+func (s *shop) ahead() (time.Duration, error) {
+	var doc struct {
+		Now int64 `json:"now"` // ms
+	}
+	before := time.Now()
+	if err := s.read("GET", s.target+"/v1/time", nil, nil, &doc); err != nil {
+		return 0, err
+	}
+	took := time.Since(before)
+	d := time.UnixMilli(doc.Now).Sub(before.Add(took / 2))
+	if d.Abs() <= took+time.Millisecond {
+		return 0, nil
+	}
+	return d, nil
+}
+
 // sell creates the SKU and the activity, whose window starts at opens.
 func (s *shop) sell(o Options, opens time.Time) error {
 	stamp := func(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }

@@ -113,6 +113,8 @@ func (s *stall) serve(ctx *fasthttp.RequestCtx) {
 	defer s.mu.Unlock()
 	s.expire(time.Now())
 	switch {
+	case at(1) == "time":
+		s.reply(ctx, 200, map[string]int64{"now": time.Now().UnixMilli()})
 	case method == "POST" && at(1) == "skus", method == "POST" && at(3) == "open":
 		s.reply(ctx, 200, map[string]any{})
 	case method == "POST" && at(1) == "activities" && at(3) == "purchases":

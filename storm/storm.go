@@ -52,10 +52,11 @@ type rehearsal struct {
 
 	target  *url.URL
 	request request
-	lanes   []*tally    // one for each connection
-	errands *tally      // purchases made by errands
-	selling atomic.Bool // after the rush: every buyer pays, nobody plays tricks
-	resting atomic.Bool // after the tail: nobody buys any more
+	lanes   []*tally     // one for each connection
+	errands *tally       // purchases made by errands
+	selling atomic.Bool  // after the rush: every buyer pays, nobody plays tricks
+	givenUp atomic.Int64 // errands repeated too often
+	resting atomic.Bool  // after the tail: nobody buys any more
 	began   time.Time
 	rushed  time.Duration
 
@@ -107,6 +108,9 @@ func rehearse(ctx context.Context, o Options, wait patience, progress io.Writer)
 	facts, err := r.gather(ctx)
 	facts.unsold = left
 	r.oracle.audit(facts)
+	if n := r.givenUp.Load(); n > 0 {
+		r.notes.add("%d calls were given up after %d tries each", n, maxTries)
+	}
 	report := r.report(meter, facts)
 	if err != nil {
 		return report, fmt.Errorf("audit: %w", err)
@@ -137,9 +141,14 @@ func prepare(o Options, wait patience) (*rehearsal, error) {
 		r.lanes = append(r.lanes, newTally())
 	}
 	r.request = newRequest(target, r.shop.activity, r.shop.sku)
+	ahead, err := r.shop.ahead()
+	if err != nil {
+		return nil, fmt.Errorf("read the server's clock: %w", err)
+	}
 	opens := time.Now().Add(wait.announce).Truncate(time.Millisecond)
 	r.oracle = newOracle(o.Stock, opens)
-	if err := r.shop.sell(o, opens); err != nil {
+	r.oracle.ahead = ahead
+	if err := r.shop.sell(o, opens.Add(ahead)); err != nil {
 		return nil, err
 	}
 	if err := r.awaitShown(opens); err != nil {
@@ -185,7 +194,7 @@ func (r *rehearsal) flood(ctx context.Context, s *schedule) {
 
 // sellOff is the tail: what was cancelled or let expire is bought by users who
 // pay, until all is sold or nobody is left to buy. It returns the units that
-// stayed unsold although users kept asking for them.
+// stayed unsold although users kept asking for them, and paying at once.
 func (r *rehearsal) sellOff(ctx context.Context) (unsold int) {
 	r.selling.Store(true)
 	defer r.resting.Store(true)
@@ -215,21 +224,27 @@ func (r *rehearsal) sellOff(ctx context.Context) (unsold int) {
 		}
 	}
 	wg.Wait()
-	if r.crowd.wanting() > 0 && last.Free > 0 {
-		return last.Free
+	if r.crowd.wanting() > 0 && last.Confirmed < last.Allocated {
+		return last.Allocated - last.Confirmed
 	}
 	return 0
 }
 
 // recheck replays keys of receipts from the whole run, sold out or not, before
-// and after a restart: each must get its receipt again.
+// and after a restart: each must get its receipt again. And it forges a little
+// of every kind, lest a short rush had no luck with it.
 func (r *rehearsal) recheck() {
-	const most = 2000
+	const most, forgeries = 2000, 48
 	all := r.oracle.known()
 	step := max(len(all)/most, 1)
 	for i := 0; i < len(all); i += step {
 		rc := all[i]
 		r.agenda.after(0, func() { r.replay(rc, maxTries) })
+	}
+	for n := range uint64(forgeries) {
+		if r.o.Forge > 0 {
+			r.agenda.after(0, func() { r.forge(n, int(n)%r.o.Users) })
+		}
 	}
 }
 

@@ -71,7 +71,7 @@ func TestStormFindsPlantedBugs(t *testing.T) {
 	f(noLimit, "over the limit")
 	f(selfLimit, "limit_reached")
 	f(earlySoldOut, "sold_out was told although")
-	f(strandsUnits, "stayed free")
+	f(strandsUnits, "stayed unsold")
 	f(trustsAll, "forged token")
 	f(showsAll, "somebody else's order")
 	f(ignoresMoney, "charged")

@@ -26,8 +26,53 @@ import (
 	"sluice/internal/stock"
 )
 
-// TestEveryCodeByHTTP asks for every row of the error table over the wire. The
-// statuses are written out here again, from the specification.
+// failure is what a room answers, and what the specification makes of it.
+type failure struct {
+	err    error
+	status int
+	code   string
+}
+
+var ofPurchases = []failure{
+	{stock.ErrInvalid, 400, "invalid_request"},
+	{pricing.ErrMoney, 400, "invalid_request"},
+	{gate.ErrUnauthenticated, 401, "unauthenticated"},
+	{stock.ErrClaimUsed, 403, "not_eligible"},
+	{stock.ErrNoSuchActivity, 404, "no_such_activity"},
+	{sale.ErrNoSuchActivity, 404, "no_such_activity"},
+	{stock.ErrNoSuchSKU, 404, "no_such_sku"},
+	{catalog.ErrNoSuchSKU, 404, "no_such_sku"},
+	{stock.ErrNotOpen, 409, "not_open"},
+	{stock.ErrEnded, 409, "ended"},
+	{stock.ErrSoldOut, 409, "sold_out"},
+	{stock.ErrAllHeld, 409, "all_held"},
+	{stock.ErrInsufficient, 409, "insufficient"},
+	{stock.ErrLimit, 409, "limit_reached"},
+	{stock.ErrMismatch, 422, "idempotency_mismatch"},
+	{stock.ErrCorrupt, 500, "internal"},
+	{errors.New("never heard of"), 500, "internal"},
+	{stock.ErrOverloaded, 503, "overloaded"},
+	{gate.ErrOverloaded, 503, "overloaded"},
+	{stock.ErrPaused, 503, "paused"},
+	{stock.ErrNotReady, 503, "not_ready"},
+	{stock.ErrUnknown, 503, "unknown"},
+	{context.Canceled, 503, "unknown"},
+}
+
+// ofPayments is the same of paying, cancelling and callbacks alike.
+var ofPayments = []failure{
+	{payment.ErrForged, 401, "unauthenticated"},
+	{payment.ErrMalformed, 400, "invalid_request"},
+	{payment.ErrNoSuchPayment, 404, "no_such_order"},
+	{payment.ErrProvider, 503, "unknown"},
+	{payment.ErrRefused, 409, "order_state"},
+	{order.ErrNoSuchOrder, 404, "no_such_order"},
+	{order.ErrState, 409, "order_state"},
+	{order.ErrNotReady, 503, "not_ready"},
+	{context.DeadlineExceeded, 503, "unknown"},
+}
+
+// TestEveryCodeByHTTP asks for every row of the error table over the wire.
 func TestEveryCodeByHTTP(t *testing.T) {
 	b := newBench(t, nil)
 	seen := map[string]bool{}
@@ -49,55 +94,19 @@ func TestEveryCodeByHTTP(t *testing.T) {
 		}
 		seen[code] = true
 	}
-	with := func(err error, status int, code string) {
-		t.Helper()
-		for _, err := range []error{err, fmt.Errorf("purchase: %w", err)} {
+	for _, want := range ofPurchases {
+		for _, err := range []error{want.err, fmt.Errorf("purchase: %w", want.err)} {
 			b.set(func() { b.fail = err })
-			see(b.buy(t, oneLamp), status, code)
+			see(b.buy(t, oneLamp), want.status, want.code)
 		}
-		b.set(func() { b.fail = nil })
 	}
-	with(stock.ErrInvalid, 400, "invalid_request")
-	with(pricing.ErrMoney, 400, "invalid_request")
-	with(gate.ErrUnauthenticated, 401, "unauthenticated")
-	with(stock.ErrClaimUsed, 403, "not_eligible")
-	with(stock.ErrNoSuchActivity, 404, "no_such_activity")
-	with(sale.ErrNoSuchActivity, 404, "no_such_activity")
-	with(stock.ErrNoSuchSKU, 404, "no_such_sku")
-	with(catalog.ErrNoSuchSKU, 404, "no_such_sku")
-	with(stock.ErrNotOpen, 409, "not_open")
-	with(stock.ErrEnded, 409, "ended")
-	with(stock.ErrSoldOut, 409, "sold_out")
-	with(stock.ErrAllHeld, 409, "all_held")
-	with(stock.ErrInsufficient, 409, "insufficient")
-	with(stock.ErrLimit, 409, "limit_reached")
-	with(stock.ErrMismatch, 422, "idempotency_mismatch")
-	with(stock.ErrCorrupt, 500, "internal")
-	with(errors.New("never heard of"), 500, "internal")
-	with(stock.ErrOverloaded, 503, "overloaded")
-	with(gate.ErrOverloaded, 503, "overloaded")
-	with(stock.ErrPaused, 503, "paused")
-	with(stock.ErrNotReady, 503, "not_ready")
-	with(stock.ErrUnknown, 503, "unknown")
-	with(context.Canceled, 503, "unknown")
-
-	pay := func(err error, status int, code string) {
-		t.Helper()
-		b.set(func() { b.fail = err })
-		see(b.do(t, "POST", "/v1/orders/42/payments", ""), status, code)
-		see(b.do(t, "POST", "/v1/orders/42/cancel", ""), status, code)
-		see(b.do(t, "POST", "/v1/payments/callbacks/sandbox", "{}", "Authorization: "), status, code)
-		b.set(func() { b.fail = nil })
+	for _, want := range ofPayments {
+		b.set(func() { b.fail = want.err })
+		see(b.do(t, "POST", "/v1/orders/42/payments", ""), want.status, want.code)
+		see(b.do(t, "POST", "/v1/orders/42/cancel", ""), want.status, want.code)
+		see(b.do(t, "POST", "/v1/payments/callbacks/sandbox", "{}", "Authorization: "), want.status, want.code)
 	}
-	pay(payment.ErrForged, 401, "unauthenticated")
-	pay(payment.ErrMalformed, 400, "invalid_request")
-	pay(payment.ErrNoSuchPayment, 404, "no_such_order")
-	pay(payment.ErrProvider, 503, "unknown")
-	pay(payment.ErrRefused, 409, "order_state")
-	pay(order.ErrNoSuchOrder, 404, "no_such_order")
-	pay(order.ErrState, 409, "order_state")
-	pay(order.ErrNotReady, 503, "not_ready")
-	pay(context.DeadlineExceeded, 503, "unknown")
+	b.set(func() { b.fail = nil })
 
 	// What the API itself finds.
 	see(b.do(t, "POST", purchasePath, oneLamp), 400, "idempotency_key_missing")
@@ -240,4 +249,53 @@ func TestUnreadableRequests(t *testing.T) {
 	f("large chunked body", post+"Transfer-Encoding: chunked\r\n\r\n"+strings.Repeat("1000\r\n"+strings.Repeat("x", 4096)+"\r\n", 9)+"0\r\n\r\n", 413, "too_large")
 	f("large header", "GET / HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("x", 100000)+"\r\n\r\n", 413, "too_large")
 	f("large path", "GET /"+strings.Repeat("x", 100000)+" HTTP/1.1\r\nHost: x\r\n\r\n", 413, "too_large")
+}
+
+// TestSilentConnectionsAreClosed: one that says nothing, or stops half-way, is
+// closed without an answer and counted as no refusal.
+func TestSilentConnectionsAreClosed(t *testing.T) {
+	s, _ := newServer(t, &business{}, &clock{now: noon.Time()}, nil)
+	s.http.ReadTimeout = 30 * time.Millisecond
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }()
+	f := func(said string, hangUp bool) {
+		t.Helper()
+		conn, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, said); err != nil {
+			t.Fatal(err)
+		}
+		if hangUp {
+			_ = conn.(*net.TCPConn).CloseWrite()
+		}
+		got, err := io.ReadAll(conn)
+		if slow := net.Error(nil); len(got) > 0 || errors.As(err, &slow) && slow.Timeout() {
+			t.Errorf("%q: %q, %v", said, got, err)
+		}
+	}
+	f("", false)
+	f("GET / HT", false)
+	f("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf", false)
+	f("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf", true)
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	for name, n := range s.Metrics().Refused {
+		if n > 0 {
+			t.Errorf("%d %s counted", n, name)
+		}
+	}
 }

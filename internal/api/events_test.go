@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,7 @@ func (b *bench) attached(t *testing.T, want int) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d streams attached, want %d", n, want)
 		}
+		runtime.Gosched()
 	}
 }
 

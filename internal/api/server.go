@@ -24,6 +24,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -196,6 +197,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // unreadable answers what is not a request: too large, or not HTTP. The
 // connection is of no use afterwards.
 func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
+	var slow net.Error
+	if (errors.As(err, &slow) && slow.Timeout()) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+		_ = ctx.Conn().Close() // nobody is waiting for an answer
+		return
+	}
 	var small *fasthttp.ErrSmallBuffer
 	if errors.Is(err, fasthttp.ErrBodyTooLarge) || errors.As(err, &small) {
 		s.answer(ctx, tooLarge)

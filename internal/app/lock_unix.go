@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 )
 
@@ -28,5 +29,15 @@ func Lock(data string, exclusive bool) (unlock func() error, err error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("%w: %s: a server runs on it; stop it, or give another --data", ErrLocked, data)
 	}
+	if exclusive { // for people and scripts; the lock itself is the file's, not the number's
+		if err := errors.Join(f.Truncate(0), write(f, strconv.Itoa(os.Getpid())+"\n")); err != nil {
+			return nil, errors.Join(fmt.Errorf("data directory: %w", err), f.Close())
+		}
+	}
 	return f.Close, nil
+}
+
+func write(f *os.File, text string) error {
+	_, err := f.WriteAt([]byte(text), 0)
+	return err
 }

@@ -192,7 +192,11 @@ func listing(q order.Query) (string, []any, error) {
 		}
 		ids = strings.Join(each, " UNION ALL ")
 	} else {
-		if q.State != "" {
+		switch {
+		case q.State == "":
+		case q.User != "":
+			f.and(stateOfUser, string(q.State))
+		default:
 			f.and("state = ?", string(q.State))
 		}
 		ids, values = page(f), append(f.values, q.Limit)

@@ -34,6 +34,10 @@ const (
 	fenceSQL = `INSERT INTO watermarks (log, token) VALUES (?, 1)
 		ON CONFLICT (log) DO UPDATE SET token = token + 1`
 
+	// stateOfUser keeps the planner from walking all orders of an activity in a
+	// state in order to find one user's: the sign takes the index from it.
+	stateOfUser = "+state = ?"
+
 	// idList is a list of ids as one JSON parameter: one statement for any number.
 	idList = "(SELECT value FROM json_each(?))"
 )

@@ -182,6 +182,7 @@ func (l *Log) takeSpare() (File, error) {
 // says nothing true when repeated on the same file.
 func (l *Log) preparePiece() (err error) {
 	if l.spare == nil {
+		// How much of one that an earlier process left was synced is not known.
 		l.spare, err = l.fsys.OpenFile(l.path(spareName), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {
 			return err

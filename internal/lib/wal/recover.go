@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 )
 
 // Open opens the log in dir, or makes a new one there. It checks every batch.
@@ -48,16 +47,7 @@ func Open(fsys FS, dir string, o Options) (*Log, error) {
 
 // recover makes the files on disk into a log that can be written to.
 func (l *Log) recover(s *scan) error {
-	names, err := l.fsys.ReadDir(l.dir)
-	if err != nil {
-		return err
-	}
-	if slices.Contains(names, spareName) {
-		// How much of it was synced is not known.
-		if err := l.fsys.Remove(l.path(spareName)); err != nil {
-			return err
-		}
-	}
+	var err error
 	switch {
 	case s.headless != 0:
 		err = l.begin(s.headless)

@@ -351,6 +351,10 @@ func TestRefusals(t *testing.T) {
 		b[offs[n-2]+20] ^= 1
 		clear(b[offs[n-1]+frameHeaderSize:])
 	})
+	f("no mark, the header of the last segment damaged", segs[last].first, func(d *disk) {
+		delete(d.names, l.path(markName))
+		d.file(t, path(last))[20] ^= 1
+	})
 	f("batch of another log", segs[last].last, func(d *disk) {
 		delete(d.names, l.path(markName))
 		b := d.file(t, path(last))
@@ -422,6 +426,30 @@ func TestRemedyWorks(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// A record that holds a copy of an older frame must not turn a torn tail into
+// damage.
+func TestTornBatchWithAFrameInARecord(t *testing.T) {
+	o := Options{SegmentSize: 4096, MaxRecord: 1000}
+	for pad := range frameAlign {
+		d := newDisk()
+		l := mustOpen(t, d, "d", o)
+		batches(t, l, 1, 2)
+		s := l.active()
+		old := d.file(t, l.path(s.name))[segmentHeaderSize:s.end]
+		image := d.kill()
+		if _, err := l.Stage(append(make([]byte, pad), old...)); err != nil {
+			t.Fatal(err)
+		}
+		from := s.end
+		commit(t, l)
+		b := image.file(t, l.path(s.name))
+		copy(b, d.file(t, l.path(s.name)))
+		b[from+frameHeaderSize]++ // torn at its first record
+		l = mustOpen(t, image, "d", o)
+		check(t, l, 3)
 	}
 }
 
