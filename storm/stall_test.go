@@ -95,7 +95,7 @@ func openStall(t *testing.T, f fault) (*stall, Options) {
 	})
 	return s, Options{
 		Target: s.addr, Ops: s.addr, OpsToken: "demo", Data: data, Users: 300, Stock: 40, Duration: 1500 * time.Millisecond,
-		Rate: 1500, Connections: 16, Hold: 1, Seed: 7,
+		Rate: 600, Connections: 16, Hold: 1, Seed: 7,
 		Pay: 60, Abandon: 20, Cancel: 20, DoubleClick: 10, Replay: 50, Greedy: 30, Forge: 5, Lose: 3,
 	}
 }

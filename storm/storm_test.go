@@ -10,7 +10,7 @@ import (
 )
 
 // hasty does not wait for a server that is slow to settle.
-var hasty = patience{announce: 200 * time.Millisecond, tail: 3 * time.Second, quiet: 2 * time.Second}
+var hasty = patience{announce: 200 * time.Millisecond, tail: 3 * time.Second, quiet: 3 * time.Second}
 
 func TestStormOnAnHonestStall(t *testing.T) {
 	_, o := openStall(t, honest)

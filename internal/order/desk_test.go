@@ -270,6 +270,8 @@ func TestCallbackUnknown(t *testing.T) {
 	f(string(o.ID) + "-1") // never started
 	f(string(o.ID) + "-x")
 	f("404-1")
+	s.pay(o)
+	f(string(o.ID) + "-1") // started at another provider
 }
 
 // says is a provider whose callbacks are what a test wants them to be.

@@ -130,6 +130,20 @@ func TestLateLedgerAway(t *testing.T) {
 	f("something else", errors.New("no route"), nil)
 }
 
+// The old reservation has gone another way, or with its ledger: an alarm for
+// others to raise, and no reason to keep the buyer's money.
+func TestLateOldReservationLost(t *testing.T) {
+	for _, err := range []error{stock.ErrOutcome, stock.ErrNoSuchReservation} {
+		s := newShop(t, 10, 0)
+		o := s.tooLate(pricing.RereserveOrRefund, false)
+		s.ledger.unsettled(err)
+		s.keep()
+		if s.get(o.ID).ReplacedBy == "" {
+			t.Errorf("%v: %+v", err, s.get(o.ID))
+		}
+	}
+}
+
 // An operator refunds the order that late money paid: the money lies with the
 // old order, and both end right, also when the provider is away meanwhile.
 func TestLateThenRefunded(t *testing.T) {

@@ -41,6 +41,7 @@ type ledger struct {
 	entries []stock.Entry
 	down    error // what Reserve and Settle answer instead, nil when up
 	lost    error // Reserve does its work and answers this
+	settled error // what Settle alone answers instead
 }
 
 func newLedger(t *testing.T, units, perUser int) *ledger {
@@ -93,6 +94,9 @@ func (l *ledger) Settle(_ context.Context, s stock.Settlement) (stock.Outcome, e
 	if l.down != nil {
 		return 0, l.down
 	}
+	if l.settled != nil {
+		return 0, l.settled
+	}
 	o, e, err := l.book.Settle(s)
 	l.add(e)
 	return o, err
@@ -137,6 +141,12 @@ func (l *ledger) fail(down, lost error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.down, l.lost = down, lost
+}
+
+func (l *ledger) unsettled(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.settled = err
 }
 
 const (

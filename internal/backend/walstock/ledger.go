@@ -15,9 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -383,123 +381,5 @@ func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
-	}
-}
-
-// Commit is the committer's step: it syncs the open batch and answers its
-// waiters. One caller at a time.
-func (l *Ledger) Commit(context.Context) (worked bool, err error) {
-	l.gather()
-	l.mu.Lock()
-	b := l.open
-	if b.count == 0 || l.failed != nil {
-		l.mu.Unlock()
-		return false, nil
-	}
-	l.open, l.syncing = newBatch(), b
-	// The counts are taken now, at the end of this batch, and shown when it is durable.
-	type shot struct {
-		acc    *account
-		counts stock.Counts
-		rules  stock.Allocation
-		items  []stock.Item
-	}
-	shots := make([]shot, len(b.dirty))
-	for i, acc := range b.dirty {
-		acc.dirty = false
-		shots[i] = shot{acc, acc.book.Counts(), acc.book.Allocation(), acc.book.Items()}
-	}
-	position := l.log.Staged()
-	l.mu.Unlock()
-
-	_, err = l.log.Commit()
-
-	l.mu.Lock()
-	l.syncing = nil
-	if err != nil {
-		err = l.fail(err, b)
-		l.mu.Unlock()
-		return true, err
-	}
-	for _, s := range shots {
-		s.counts.Position = stock.Cursor{Log: LogID, Epoch: Epoch, Position: position}
-		s.acc.face.Publish(s.counts, s.rules, s.items)
-	}
-	l.mu.Unlock()
-	close(b.done)
-	signal(l.advanced)
-	return true, nil
-}
-
-// gather lets requests that can run now join the batch before it is synced:
-// without it, a committer woken by the first would sync batches of one when
-// there is one processor.
-func (l *Ledger) gather() {
-	before := -1
-	for range 8 {
-		l.mu.Lock()
-		count := l.open.count
-		l.mu.Unlock()
-		if count == before {
-			return
-		}
-		before = count
-		runtime.Gosched()
-	}
-}
-
-// fail stops the ledger for good and answers everyone who waits.
-func (l *Ledger) fail(cause error, b *batch) error {
-	l.failed = fmt.Errorf("log: %w", cause)
-	l.o.Log.Error("the ledger stopped accepting: its log cannot be written; restart the server after the disk is healthy", "error", cause)
-	for _, x := range []*batch{b, l.open} {
-		x.err = fmt.Errorf("%w: %w", stock.ErrUnknown, cause)
-		close(x.done)
-	}
-	l.open = newBatch()
-	return l.failed
-}
-
-func (acc *account) publish(position uint64) {
-	counts := acc.book.Counts()
-	counts.Position = stock.Cursor{Log: LogID, Epoch: Epoch, Position: position}
-	acc.face.Publish(counts, acc.book.Allocation(), acc.book.Items())
-}
-
-// Tail implements stock.Log.
-func (l *Ledger) Tail(ctx context.Context, after stock.Cursor) iter.Seq2[stock.Entry, error] {
-	return func(yield func(stock.Entry, error) bool) {
-		if after.Position+1 < l.log.First() {
-			yield(stock.Entry{}, fmt.Errorf("%w: it starts at %d, the cursor stands at %d", stock.ErrTruncated, l.log.First(), after.Position))
-			return
-		}
-		var d stock.Decoder
-		for rec, err := range l.log.Read(after.Position + 1) {
-			if err == nil {
-				err = ctx.Err()
-			}
-			var e stock.Entry
-			if err == nil {
-				e, err = d.Entry(rec.Data)
-				e.Cursor = stock.Cursor{Log: LogID, Epoch: Epoch, Position: rec.Seq}
-			}
-			if !yield(e, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
-// Trim implements stock.Log. Entries go when Compact has written a snapshot
-// that covers them.
-func (l *Ledger) Trim(_ context.Context, upTo stock.Cursor) error {
-	if upTo.Log != LogID || upTo.Position > l.log.Durable() {
-		return fmt.Errorf("%w: trim to %d of log %q", stock.ErrInvalid, upTo.Position, upTo.Log)
-	}
-	for {
-		had := l.trimmed.Load()
-		if upTo.Position <= had || l.trimmed.CompareAndSwap(had, upTo.Position) {
-			return nil
-		}
 	}
 }

@@ -81,7 +81,7 @@ func (m *model) reserve(t *rapid.T) {
 		r.Claims = []string{fmt.Sprint("c", rapid.IntRange(0, 5).Draw(t, "claim"))}
 	}
 	r.Fingerprint = FingerprintOf(r.Lines)
-	want, replay := m.expect(r)
+	replay, want := m.expect(r)
 	got, err := m.ledger.Reserve(t.Context(), r)
 	switch {
 	case want != nil:
@@ -106,32 +106,32 @@ func (m *model) reserve(t *rapid.T) {
 }
 
 // expect says what the contract asks for.
-func (m *model) expect(r stock.Request) (error, *stock.Receipt) {
+func (m *model) expect(r stock.Request) (replay *stock.Receipt, refusal error) {
 	for i := range m.taken {
 		if k := &m.taken[i]; k.User == r.User && k.Key == r.Key {
 			if k.Fingerprint != r.Fingerprint {
-				return stock.ErrMismatch, nil
+				return nil, stock.ErrMismatch
 			}
-			return nil, k
+			return k, nil
 		}
 	}
 	for _, c := range r.Claims {
 		if m.claims[c] {
-			return stock.ErrClaimUsed, nil
+			return nil, stock.ErrClaimUsed
 		}
 	}
 	switch {
 	case m.phase >= stock.Draining || r.At >= zero+500:
-		return stock.ErrEnded, nil
+		return nil, stock.ErrEnded
 	case r.At < zero+10:
-		return stock.ErrNotOpen, nil
+		return nil, stock.ErrNotOpen
 	case m.phase == stock.Paused:
-		return stock.ErrPaused, nil
+		return nil, stock.ErrPaused
 	}
 	total := 0
 	for _, l := range r.Lines {
 		if l.SKU == "a" && l.Quantity > 2 || l.SKU == "b" && l.Quantity > 3 {
-			return stock.ErrLimit, nil
+			return nil, stock.ErrLimit
 		}
 		total += l.Quantity
 	}
@@ -140,11 +140,11 @@ func (m *model) expect(r stock.Request) (error, *stock.Receipt) {
 	}
 	for _, l := range r.Lines {
 		if l.SKU == "a" && m.sum(mine, "a")+l.Quantity > 2 {
-			return stock.ErrLimit, nil
+			return nil, stock.ErrLimit
 		}
 	}
 	if m.perUser > 0 && m.sum(mine, "a")+m.sum(mine, "b")+total > m.perUser {
-		return stock.ErrLimit, nil
+		return nil, stock.ErrLimit
 	}
 	for _, l := range r.Lines {
 		free := m.free(l.SKU)
@@ -152,11 +152,11 @@ func (m *model) expect(r stock.Request) (error, *stock.Receipt) {
 		case free >= l.Quantity:
 			continue
 		case free > 0:
-			return stock.ErrInsufficient, nil
+			return nil, stock.ErrInsufficient
 		case m.sum(func(k stock.Receipt) bool { return k.State == stock.Held }, l.SKU) > 0:
-			return stock.ErrAllHeld, nil
+			return nil, stock.ErrAllHeld
 		default:
-			return stock.ErrSoldOut, nil
+			return nil, stock.ErrSoldOut
 		}
 	}
 	return nil, nil

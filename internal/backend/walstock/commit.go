@@ -1,0 +1,89 @@
+package walstock
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+
+	"sluice/internal/stock"
+)
+
+// Commit is the committer's step: it syncs the open batch and answers its
+// waiters. One caller at a time.
+func (l *Ledger) Commit(context.Context) (worked bool, err error) {
+	l.gather()
+	l.mu.Lock()
+	b := l.open
+	if b.count == 0 || l.failed != nil {
+		l.mu.Unlock()
+		return false, nil
+	}
+	l.open, l.syncing = newBatch(), b
+	// The counts are taken now, at the end of this batch, and shown when it is durable.
+	type shot struct {
+		acc    *account
+		counts stock.Counts
+		rules  stock.Allocation
+		items  []stock.Item
+	}
+	shots := make([]shot, len(b.dirty))
+	for i, acc := range b.dirty {
+		acc.dirty = false
+		shots[i] = shot{acc, acc.book.Counts(), acc.book.Allocation(), acc.book.Items()}
+	}
+	position := l.log.Staged()
+	l.mu.Unlock()
+
+	_, err = l.log.Commit()
+
+	l.mu.Lock()
+	l.syncing = nil
+	if err != nil {
+		err = l.fail(err, b)
+		l.mu.Unlock()
+		return true, err
+	}
+	for _, s := range shots {
+		s.counts.Position = stock.Cursor{Log: LogID, Epoch: Epoch, Position: position}
+		s.acc.face.Publish(s.counts, s.rules, s.items)
+	}
+	l.mu.Unlock()
+	close(b.done)
+	signal(l.advanced)
+	return true, nil
+}
+
+// gather lets requests that can run now join the batch before it is synced:
+// without it, a committer woken by the first would sync batches of one when
+// there is one processor.
+func (l *Ledger) gather() {
+	before := -1
+	for range 8 {
+		l.mu.Lock()
+		count := l.open.count
+		l.mu.Unlock()
+		if count == before {
+			return
+		}
+		before = count
+		runtime.Gosched()
+	}
+}
+
+// fail stops the ledger for good and answers everyone who waits.
+func (l *Ledger) fail(cause error, b *batch) error {
+	l.failed = fmt.Errorf("log: %w", cause)
+	l.o.Log.Error("the ledger stopped accepting: its log cannot be written; restart the server after the disk is healthy", "error", cause)
+	for _, x := range []*batch{b, l.open} {
+		x.err = fmt.Errorf("%w: %w", stock.ErrUnknown, cause)
+		close(x.done)
+	}
+	l.open = newBatch()
+	return l.failed
+}
+
+func (acc *account) publish(position uint64) {
+	counts := acc.book.Counts()
+	counts.Position = stock.Cursor{Log: LogID, Epoch: Epoch, Position: position}
+	acc.face.Publish(counts, acc.book.Allocation(), acc.book.Items())
+}
