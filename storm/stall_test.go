@@ -22,20 +22,20 @@ type fault string
 
 const (
 	honest        fault = ""
-	oversells     fault = "oversells"           // sells a tenth more than there is
-	losesOrders   fault = "loses orders"        // every fifth order is not in the list
-	changesExpiry fault = "changes the receipt" // a replay gets a new expiry
-	forgetsKeys   fault = "forgets keys"        // a known key is refused when nothing is free
-	noLimit       fault = "no limit"            // never looks at what the user has
-	selfLimit     fault = "limits its own key"  // marks the user before it refuses the second click
-	earlySoldOut  fault = "early sold_out"      // says sold_out when units are only held
-	strandsUnits  fault = "strands units"       // a cancelled unit never becomes free again
-	trustsAll     fault = "trusts all tokens"   // does not check signatures
-	showsAll      fault = "shows all orders"    // does not check whose order it is
-	ignoresMoney  fault = "ignores money"       // a captured payment never reaches the order
-	unansweredYes fault = "unanswered order"    // writes an order for a refused attempt
-	hidesOrders   fault = "404 to the owner"    // an order is not found when first asked for
-	losesUnit     fault = "miscounts"           // ledger counts do not add up
+	oversells     fault = "oversells"                     // sells a tenth more than there is
+	losesOrders   fault = "loses orders"                  // every fifth order is not in the list
+	changesExpiry fault = "changes the receipt"           // a replay gets a new expiry
+	forgetsKeys   fault = "forgets keys"                  // a known key is refused when nothing is free
+	noLimit       fault = "knows no limit"                // never looks at what the user has
+	selfLimit     fault = "limits its own key"            // marks the user before it refuses the second click
+	earlySoldOut  fault = "says sold_out early"           // says sold_out when units are only held
+	strandsUnits  fault = "strands units"                 // a cancelled unit never becomes free again
+	trustsAll     fault = "trusts all tokens"             // does not check signatures
+	showsAll      fault = "shows all orders"              // does not check whose order it is
+	ignoresMoney  fault = "ignores money"                 // a captured payment never reaches the order
+	unansweredYes fault = "writes an order for a refusal" // writes an order for a refused attempt
+	hidesOrders   fault = "answers the owner 404"         // an order is not found when first asked for
+	losesUnit     fault = "miscounts"                     // ledger counts do not add up
 )
 
 // stall is a shop small enough to be seen through: one SKU, one lock, in

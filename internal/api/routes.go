@@ -43,6 +43,7 @@ const (
 	routePay
 	routeCancel
 	routeCallback
+	routeNotifications
 	routeDemo
 	routeShell
 	routeShellOf
@@ -53,23 +54,24 @@ const (
 )
 
 var endpoints = [routes]endpoint{
-	routePurchase:    {"POST", "/v1/activities/{id}/purchases", purchaseClass, (*Server).purchase},
-	routeTime:        {"GET", "/v1/time", freeClass, (*Server).time},
-	routeActivities:  {"GET", "/v1/activities", freeClass, (*Server).activities},
-	routeActivity:    {"GET", "/v1/activities/{id}", freeClass, (*Server).activity},
-	routeReservation: {"GET", "/v1/reservations/{id}", readClass, (*Server).reservation},
-	routeEvents:      {"GET", "/v1/reservations/{id}/events", readClass, (*Server).events},
-	routeOrders:      {"GET", "/v1/orders", readClass, (*Server).ordersList},
-	routeOrder:       {"GET", "/v1/orders/{id}", readClass, (*Server).order},
-	routePay:         {"POST", "/v1/orders/{id}/payments", paymentClass, (*Server).pay},
-	routeCancel:      {"POST", "/v1/orders/{id}/cancel", paymentClass, (*Server).cancel},
-	routeCallback:    {"POST", "/v1/payments/callbacks/{provider}", paymentClass, (*Server).callback},
-	routeDemo:        {"POST", "/demo/token", freeClass, (*Server).demoToken},
-	routeShell:       {"GET", "/", freeClass, (*Server).shell},
-	routeShellOf:     {"GET", "/a/{id}", freeClass, (*Server).shell},
-	routeAsset:       {"GET", "/assets/{name}", freeClass, (*Server).file},
-	routeImage:       {"GET", "/images/{name}", freeClass, (*Server).file},
-	routeOpenAPI:     {"GET", "/openapi.json", freeClass, (*Server).openAPI},
+	routePurchase:      {"POST", "/v1/activities/{id}/purchases", purchaseClass, (*Server).purchase},
+	routeTime:          {"GET", "/v1/time", freeClass, (*Server).time},
+	routeActivities:    {"GET", "/v1/activities", freeClass, (*Server).activities},
+	routeActivity:      {"GET", "/v1/activities/{id}", freeClass, (*Server).activity},
+	routeReservation:   {"GET", "/v1/reservations/{id}", readClass, (*Server).reservation},
+	routeEvents:        {"GET", "/v1/reservations/{id}/events", readClass, (*Server).events},
+	routeOrders:        {"GET", "/v1/orders", readClass, (*Server).ordersList},
+	routeOrder:         {"GET", "/v1/orders/{id}", readClass, (*Server).order},
+	routePay:           {"POST", "/v1/orders/{id}/payments", paymentClass, (*Server).pay},
+	routeCancel:        {"POST", "/v1/orders/{id}/cancel", paymentClass, (*Server).cancel},
+	routeCallback:      {"POST", "/v1/payments/callbacks/{provider}", paymentClass, (*Server).callback},
+	routeNotifications: {"GET", "/v1/notifications", readClass, (*Server).notificationsList},
+	routeDemo:          {"POST", "/demo/token", freeClass, (*Server).demoToken},
+	routeShell:         {"GET", "/", freeClass, (*Server).shell},
+	routeShellOf:       {"GET", "/a/{id}", freeClass, (*Server).shell},
+	routeAsset:         {"GET", "/assets/{name}", freeClass, (*Server).file},
+	routeImage:         {"GET", "/images/{name}", freeClass, (*Server).file},
+	routeOpenAPI:       {"GET", "/openapi.json", freeClass, (*Server).openAPI},
 }
 
 // handle serves one request.
@@ -152,6 +154,8 @@ func matchV1(rest string) (to route, param string, found bool) {
 	case "payments":
 		provider := action
 		return routeCallback, provider, id == "callbacks" && provider != "" && !strings.Contains(provider, "/")
+	case "notifications":
+		return routeNotifications, "", !deeper
 	case "time":
 		return routeTime, "", !deeper
 	}

@@ -63,6 +63,7 @@ type Config struct {
 	Shop     shop
 	Orders   orders
 	Payments payments
+	Notices  notifications
 	Watchers watchers
 	Verifier *gate.Verifier
 	Now      func() time.Time
@@ -100,6 +101,7 @@ type Server struct {
 	shop     shop
 	orders   orders
 	payments payments
+	notices  notifications
 	verifier *gate.Verifier
 	now      func() time.Time
 	log      *slog.Logger
@@ -137,7 +139,7 @@ func New(c Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		shop: c.Shop, orders: c.Orders, payments: c.Payments, verifier: c.Verifier,
+		shop: c.Shop, orders: c.Orders, payments: c.Payments, notices: c.Notices, verifier: c.Verifier,
 		now: c.Now, log: c.Log, demo: c.Demo, files: files,
 		streams:  newStreams(c.Orders, c.Watchers, c.Now, l.Streams),
 		attempts: sync.Pool{New: func() any { return new(attempt) }},

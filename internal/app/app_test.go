@@ -219,6 +219,11 @@ func TestPurchase(t *testing.T) {
 	if status != 202 || again["reservation"] != receipt["reservation"] || again["order"] != receipt["order"] || again["expires_at"] != receipt["expires_at"] {
 		t.Errorf("replay: %d %v, first %v", status, again, receipt)
 	}
+	s.eventually("told on the site", func() bool {
+		status, _, v := s.call("GET", s.shopper+"/v1/notifications?limit=5", s.token("ann"), "")
+		list, _ := v["notifications"].([]any)
+		return status == 200 && len(list) == 1 && list[0].(map[string]any)["topic"] == "order.paid"
+	})
 	s.eventually("sold out", func() bool {
 		status, _, v := s.buy("cup", "bob", "k1", 1)
 		return status == 409 && v["code"] == "sold_out"

@@ -154,6 +154,19 @@ func notify(s *sqlstore.Store) outbox.Handler {
 	}
 }
 
+// notices are the store's notifications in the API's words.
+type notices struct{ store *sqlstore.Store }
+
+// Notifications pages through a user's notifications, newest first.
+func (n notices) Notifications(ctx context.Context, user stock.UserID, before int64, limit int) ([]api.Notification, error) {
+	page, err := n.store.Notifications(ctx, user, before, limit)
+	out := make([]api.Notification, len(page))
+	for i, x := range page {
+		out[i] = api.Notification{ID: x.ID, Topic: x.Topic, At: x.At, Event: x.Body}
+	}
+	return out, err
+}
+
 // worker lists the background tasks, in the order in which they start.
 func (e *engine) worker() []run.Task {
 	return []run.Task{
@@ -199,6 +212,7 @@ func (e *engine) gateway(c Config) (*api.Server, error) {
 		return nil, err
 	}
 	front.Shop, front.Orders, front.Payments, front.Watchers = e.shop, e.orders, e.orders, e.watchers
+	front.Notices = notices{e.store}
 	front.Verifier, front.Demo, front.Now, front.Log = verifier, demo, e.clock.Now, e.log
 	return api.New(front)
 }

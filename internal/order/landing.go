@@ -103,7 +103,11 @@ func (l *Lander) land(ctx context.Context) (worked bool, err error) {
 		}
 		if err != nil {
 			// Everything before the bad place is good, and lands.
-			return worked, errors.Join(l.commit(ctx, b), fmt.Errorf("landing %s after %d.%d: %w", l.LogID, b.To.Epoch, b.To.Position, err))
+			err = errors.Join(l.commit(ctx, b), fmt.Errorf("landing %s after %d.%d: %w", l.LogID, b.To.Epoch, b.To.Position, err))
+			if at := entryTime(e); at != 0 {
+				l.await(at)
+			}
+			return worked, err
 		}
 		worked = true
 		if !l.pace.full(b.entries, l.Now().Sub(b.began)) {
@@ -196,6 +200,7 @@ func (l *Lander) commit(ctx context.Context, b *batch) error {
 	l.mu.Lock()
 	l.stats.batch(len(b.Orders), l.pace.size, took, age(b.oldest, now))
 	l.stats.Landed = b.To
+	l.waiting = 0
 	close(l.changed)
 	l.changed = make(chan struct{})
 	l.mu.Unlock()

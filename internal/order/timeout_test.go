@@ -101,6 +101,20 @@ func TestSilentProvider(t *testing.T) {
 	}
 }
 
+// An order that is due for nothing does not keep the worker spinning.
+func TestDueForNothing(t *testing.T) {
+	s := newShop(t, 10, 0)
+	o := s.buy("ann", terms(1, "", false))
+	s.must(s.store.Update(t.Context(), o.ID, func(o *order.Order) ([]outbox.Message, error) {
+		o.State, o.CheckAt = order.Paid, 1
+		return nil, nil
+	}))
+	s.keep()
+	if got := s.get(o.ID).CheckAt; got != 0 {
+		t.Errorf("due again at %d", got)
+	}
+}
+
 // Nobody is sent to pay an order whose time is over.
 func TestNoPaymentAfterExpiry(t *testing.T) {
 	s := newShop(t, 10, 0)

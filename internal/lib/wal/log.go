@@ -140,7 +140,7 @@ type batch struct {
 // reset forgets the records and keeps the memory.
 func (b *batch) reset(next uint64) {
 	if b.buf == nil {
-		b.buf = make([]byte, frameHeaderSize, windowSize)
+		b.buf = make([]byte, frameHeaderSize, 4096)
 	}
 	b.buf, b.pos, b.next = b.buf[:frameHeaderSize], frameHeaderSize, next
 }

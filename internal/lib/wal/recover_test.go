@@ -197,14 +197,16 @@ func TestEverySubsetOfSectorsLost(t *testing.T) {
 
 func (s *segment) fileInode() *inode { return s.file.(*handle).n }
 
+var tiny = Options{SegmentSize: 512, MaxRecord: 100, MaxStaged: 4096}
+
 // TestEveryBitFlipped: each flip of a single bit either hurts nobody or is
 // refused; and a flip within a batch is always refused.
 func TestEveryBitFlipped(t *testing.T) {
 	f := func(name string, closed bool) {
 		t.Run(name, func(t *testing.T) {
 			d := newDisk()
-			l := mustOpen(t, d, "d", small)
-			batches(t, l, 3, 20, 1, 1, 12, 2)
+			l := mustOpen(t, d, "d", tiny)
+			batches(t, l, 3, 10, 1, 1, 7, 2)
 			last := l.Durable()
 			if len(l.segs) < 3 {
 				t.Fatalf("%d segments", len(l.segs))
@@ -257,7 +259,7 @@ func tryRead(d *disk, last uint64) error {
 	if err != nil {
 		return err
 	}
-	l, err := Open(d, "d", small)
+	l, err := Open(d, "d", tiny)
 	if (err != nil) != (report.Corruption != nil) {
 		return fmt.Errorf("Open says %v, Inspect %+v", err, report)
 	}
