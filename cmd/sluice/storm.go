@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"sluice/storm"
@@ -13,10 +14,10 @@ type stormCommand struct {
 
 func (s *stormCommand) Run(ctx context.Context) error {
 	report, err := storm.Run(ctx, s.Options, os.Stderr)
-	if err != nil {
-		return err
+	if report.Attempts > 0 { // a storm that could not be audited has still been one
+		err = errors.Join(err, report.Write(os.Stdout, s.JSON))
 	}
-	if err := report.Write(os.Stdout, s.JSON); err != nil {
+	if err != nil {
 		return err
 	}
 	if !report.Proof.OK {

@@ -92,7 +92,7 @@ func newEngine(c Config, d *doors, shopper, pay net.Addr, log *slog.Logger) (*en
 	e.relay = outbox.New(d.store, []outbox.Named{
 		{Name: "ledger", Topics: []string{order.TopicPaid, order.TopicCancelled, order.TopicRefunded}, Handle: e.settler.Settle},
 		{Name: "streams", Handle: e.watchers.Handle},
-		{Name: "notifications", Topics: []string{order.TopicPaid, order.TopicCancelled, order.TopicRefunded}, Handle: notify(d.store)},
+		{Name: "notifications", Topics: []string{order.TopicPaymentDue, order.TopicPaid, order.TopicCancelled, order.TopicRefunded}, Handle: notify(d.store)},
 	}, now, rand.Float64, log, outbox.Options{})
 	e.auditor = proof.New(d.store, d.ledger, walstock.LogID, now)
 	return e, nil
@@ -171,6 +171,7 @@ func (n notices) Notifications(ctx context.Context, user stock.UserID, before in
 func (e *engine) worker() []run.Task {
 	return []run.Task{
 		{Name: "log committer", Step: e.ledger.Commit, Idle: time.Second, Wake: e.ledger.Wake()},
+		{Name: "log preparation", Step: e.ledger.Prepare, Idle: 100 * time.Millisecond},
 		{Name: "snapshots", Step: e.compact, Idle: 10 * time.Second},
 		{Name: "landing", Step: e.lander.Step, Idle: 20 * time.Millisecond, Wake: e.ledger.Advanced()},
 		{Name: "outbox relay", Step: e.relay.Step, Idle: 50 * time.Millisecond, Wake: e.outgoing},

@@ -3,7 +3,7 @@
 // described by an OpenAPI 3.1 document at /openapi.json. It runs on its own
 // listener, never on the shoppers' port.
 //
-// Invariants: nothing under /v1 answers without the bearer token; a change is
+// Invariants: nothing under /v1 or /debug answers without the bearer token; a change is
 // in the audit log before it is tried; every error is problem+json with a
 // stable code, and errors.go is the only table of them.
 //
@@ -17,6 +17,7 @@ import (
 	"crypto/subtle"
 	"log/slog"
 	"net/http"
+	"net/http/pprof"
 	"strings"
 	"time"
 
@@ -80,6 +81,7 @@ func New(cfg Config) http.Handler {
 	forgetUnused(c.api.OpenAPI())
 	mux.HandleFunc("GET /livez", c.livez)
 	mux.HandleFunc("GET /readyz", c.readyz)
+	profiles(mux)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: requestLimit}))
 	return c.guard(mux)
 }
@@ -120,7 +122,7 @@ func (c *console) guard(mux *http.ServeMux) http.Handler {
 		r = r.WithContext(ctx)
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		if strings.HasPrefix(r.URL.Path, "/v1/") {
+		if strings.HasPrefix(r.URL.Path, "/v1/") || strings.HasPrefix(r.URL.Path, "/debug/") {
 			scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 			got := sha256.Sum256([]byte(token)) // equal lengths, so that the comparison tells nothing
 			switch {
@@ -147,6 +149,13 @@ func (c *console) guard(mux *http.ServeMux) http.Handler {
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// profiles are the runtime's own, for go tool pprof, behind the token.
+func profiles(mux *http.ServeMux) {
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 }
 
 // verdict keeps the status and headers of an answer and drops its body.

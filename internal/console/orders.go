@@ -49,6 +49,7 @@ type orderBody struct {
 	Reservation string              `json:"reservation"`
 	Activity    stock.ActivityID    `json:"activity"`
 	User        stock.UserID        `json:"user"`
+	Key         string              `json:"key" doc:"The shopper's Idempotency-Key"`
 	State       order.State         `json:"state" enum:"created,paid,fulfilled,cancelled,refunded,refused"`
 	Reason      string              `json:"reason,omitempty" doc:"Why it was cancelled or refunded"`
 	Version     int                 `json:"version"`

@@ -196,7 +196,7 @@ func (d *Desk) Fulfil(ctx context.Context, id stock.OrderID) (Order, error) {
 		switch {
 		case o.State == Fulfilled:
 			return nil, errUnchanged
-		case o.refunding():
+		case o.Refunding():
 			return nil, fmt.Errorf("%w: it is being refunded", ErrState)
 		}
 		return Transition(o, ActionFulfil, "", now)
@@ -211,7 +211,7 @@ func (d *Desk) Refund(ctx context.Context, id stock.OrderID, reason string) (Ord
 	if err != nil {
 		return Order{}, err
 	}
-	if o.LateOf != "" && o.refunding() {
+	if o.LateOf != "" && o.Refunding() {
 		return d.cashier.follow(ctx, o)
 	}
 	return d.cashier.pursue(ctx, o)

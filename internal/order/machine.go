@@ -24,10 +24,11 @@ const (
 // Topics of the events. The key of every message is the order's id, so that
 // one order's events are handled in the order in which they happened.
 const (
-	TopicPaid      = "order.paid"
-	TopicCancelled = "order.cancelled"
-	TopicFulfilled = "order.fulfilled"
-	TopicRefunded  = "order.refunded"
+	TopicPaymentDue = "order.payment_due" // once, while there is still time to pay
+	TopicPaid       = "order.paid"
+	TopicCancelled  = "order.cancelled"
+	TopicFulfilled  = "order.fulfilled"
+	TopicRefunded   = "order.refunded"
 )
 
 // Reasons that the code itself gives. An operator's reason is free text.

@@ -218,7 +218,7 @@ func (o *Order) giveBack(capture, reason string, now stock.Millis) {
 // paid it has been given back. Money of a late order lies with the order that
 // it was meant for (late.go).
 func (o *Order) refunded(now stock.Millis) ([]outbox.Message, error) {
-	if !o.refunding() || o.LateOf != "" {
+	if !o.Refunding() || o.LateOf != "" {
 		return nil, nil
 	}
 	for _, r := range o.Money.Refunds {
@@ -229,9 +229,10 @@ func (o *Order) refunded(now stock.Millis) ([]outbox.Message, error) {
 	return Transition(o, ActionRefund, o.Reason, now)
 }
 
-// refunding says whether the whole order is being refunded: the reason is
+// Refunding says whether the whole order is being refunded: the reason is
 // saved with the request, the state changes when the money has been given back.
-func (o *Order) refunding() bool {
+// Meanwhile its captures have a refund each and pay nothing any more.
+func (o *Order) Refunding() bool {
 	return o.Reason != "" && (o.State == Paid || o.State == Fulfilled)
 }
 
@@ -256,6 +257,20 @@ func backOff(attempts int, now stock.Millis) stock.Millis {
 	return now + min(stock.Millis(1000)<<min(max(attempts-1, 0), 20), 300_000)
 }
 
+// shortestReminded is the hold, in milliseconds, up to which nobody is
+// reminded: who has so little time is still looking at the page.
+const shortestReminded stock.Millis = 60_000
+
+// remindAt is when the shopper is told that payment is due: when a third of
+// the time to pay is left, and 10 minutes before its end at the earliest. 0 = never.
+func (o *Order) remindAt() stock.Millis {
+	hold := o.ExpiresAt - o.CreatedAt
+	if hold <= shortestReminded {
+		return 0
+	}
+	return o.ExpiresAt - min(hold/3, 600_000)
+}
+
 // schedule sets when the order must be looked at next: the soonest of its
 // time-out and whatever its money waits for. A time-out that has passed and is
 // not decided is postponed, so that it does not keep the worker spinning.
@@ -273,6 +288,9 @@ func (o *Order) schedule(now, delay stock.Millis) {
 			at = now + postponed
 		}
 		due(at)
+		if remind := o.remindAt(); !o.Money.Reminded && remind > now {
+			due(remind)
+		}
 	}
 	for _, p := range o.Money.Payments {
 		due(p.CheckAt)
@@ -283,7 +301,7 @@ func (o *Order) schedule(now, delay stock.Millis) {
 	for _, c := range o.Money.Captures {
 		due(c.CheckAt)
 	}
-	if o.refunding() && o.LateOf != "" {
+	if o.Refunding() && o.LateOf != "" {
 		due(now + chase)
 	}
 	o.CheckAt = next

@@ -77,6 +77,7 @@ type Money struct {
 	Payments []Payment `json:"payments,omitempty"`
 	Captures []Capture `json:"captures,omitempty"`
 	Refunds  []Refund  `json:"refunds,omitempty"`
+	Reminded bool      `json:"reminded,omitempty"` // the shopper was told that payment is due
 }
 
 // PaymentState of one attempt to pay.

@@ -23,7 +23,7 @@ func (c *Cashier) Refund(ctx context.Context, id stock.OrderID, reason string) (
 		switch {
 		case retried:
 			return nil, nil, nil
-		case o.refunding(), o.State == Refunded:
+		case o.Refunding(), o.State == Refunded:
 			return nil, nil, errUnchanged
 		case o.State != Paid && o.State != Fulfilled:
 			return nil, nil, fmt.Errorf("%w: it is %s", ErrState, o.State)
@@ -128,7 +128,7 @@ func (c *Cashier) follow(ctx context.Context, late Order) (Order, error) {
 		return late, err
 	}
 	return c.edit(ctx, late.ID, func(o *Order, now stock.Millis) ([]outbox.Message, []alarm, error) {
-		if !o.refunding() {
+		if !o.Refunding() {
 			return nil, nil, errUnchanged
 		}
 		if !old.gaveBack(late.LateOf) {

@@ -67,6 +67,9 @@ func FromReservation(e stock.Entry) (Order, []outbox.Message, error) {
 	if terms.Total > 0 && r.Late == "" {
 		// max: 0 would mean "never", and an unpaid order must be looked at.
 		o.CheckAt = max(r.Expires, 1)
+		if remind := o.remindAt(); remind > 0 {
+			o.CheckAt = remind
+		}
 		return o, nil, nil
 	}
 	o.State, o.PaidAt = Paid, r.At

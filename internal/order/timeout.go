@@ -93,7 +93,7 @@ func (o *Order) needsAnswers(now stock.Millis) bool {
 			return true
 		}
 	}
-	return o.refunding()
+	return o.Refunding()
 }
 
 // delay is by how much time-outs are held back, with an alarm when it begins.
@@ -154,7 +154,7 @@ func (k *Keeper) keep(ctx context.Context, o Order, t *turn) error {
 	if o, err = k.cashier.pursue(ctx, o); err != nil {
 		return err
 	}
-	if o.refunding() && o.LateOf != "" {
+	if o.Refunding() && o.LateOf != "" {
 		if o, err = k.cashier.follow(ctx, o); err != nil {
 			return err
 		}
@@ -208,7 +208,8 @@ func (k *Keeper) ask(ctx context.Context, o Order, t *turn) (is Order, answered 
 	return is, answered, nil
 }
 
-// expire cancels an order whose time is over, or schedules its next look. The
+// expire cancels an order whose time is over; before that it reminds the
+// shopper once, or only schedules the next look. The
 // condition is checked in the transaction that cancels: a payment that won
 // meanwhile stands, and one that was started meanwhile is asked about first.
 func (k *Keeper) expire(ctx context.Context, id stock.OrderID, answered map[string]bool, t *turn) (Order, error) {
@@ -218,6 +219,10 @@ func (k *Keeper) expire(ctx context.Context, id stock.OrderID, answered map[stri
 			return nil, errUnchanged
 		}
 		if now < o.ExpiresAt+t.delay {
+			if remind := o.remindAt(); remind != 0 && now >= remind && !o.Money.Reminded {
+				o.Money.Reminded = true
+				return []outbox.Message{message(o, TopicPaymentDue, o.Version+1, now)}, nil
+			}
 			if o.CheckAt > now {
 				return nil, errUnchanged
 			}

@@ -38,6 +38,33 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
+// A shopper who has not paid is reminded once, while there is time, and a
+// shopper who has paid is not.
+func TestReminder(t *testing.T) {
+	s := newShop(t, 10, 0)
+	e, err := s.ledger.book.Adjust(stock.Adjustment{ID: "hold", Activity: "sale", Hold: 600_000})
+	s.must(err)
+	s.ledger.add(e)
+	late, paid := s.buy("ann", terms(1, "", false)), s.buy("bob", terms(1, "", false))
+	s.press(s.pay(paid), "pay")
+	s.advance(400*time.Second - time.Millisecond)
+	s.keep()
+	s.settle()
+	s.advance(time.Millisecond)
+	for range 2 {
+		s.keep()
+		s.advance(time.Second)
+	}
+	if got := s.settle(); !slices.Equal(got, []string{"order.payment_due " + string(late.ID)}) {
+		t.Errorf("events %v", got)
+	}
+	s.advance(time.Minute * 4)
+	s.keep()
+	if o := s.get(late.ID); o.State != order.Cancelled {
+		t.Errorf("reminded order is %s after its time", o.State)
+	}
+}
+
 // Money that the provider has, but has not told of, wins over the time-out.
 func TestTimeoutAsksFirst(t *testing.T) {
 	s := newShop(t, 10, 0)

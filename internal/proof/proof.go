@@ -198,7 +198,7 @@ func (c *comparison) money(o order.Order) {
 	if o.LateOf != "" {
 		c.lateOf[o.LateOf] = o.ID
 	}
-	settled := o.State == order.Paid || o.State == order.Fulfilled
+	settled := (o.State == order.Paid || o.State == order.Fulfilled) && !o.Refunding()
 	if settled && o.LateOf == "" && paid != o.Terms.Total {
 		c.violated("order %s is %s with %d captured for a total of %d", o.ID, o.State, paid, o.Terms.Total)
 	}

@@ -2,9 +2,11 @@ package walstock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 
+	"sluice/internal/lib/wal"
 	"sluice/internal/stock"
 )
 
@@ -38,11 +40,17 @@ func (l *Ledger) Commit(context.Context) (worked bool, err error) {
 
 	l.mu.Lock()
 	l.syncing = nil
+	if errors.Is(err, wal.ErrNoRoom) {
+		l.postpone(err, b)
+		l.mu.Unlock()
+		return true, err
+	}
 	if err != nil {
 		err = l.fail(err, b)
 		l.mu.Unlock()
 		return true, err
 	}
+	l.full = nil
 	for _, s := range shots {
 		s.counts.Position = stock.Cursor{Log: LogID, Epoch: Epoch, Position: position}
 		s.acc.face.Publish(s.counts, s.rules, s.items)
@@ -69,6 +77,26 @@ func (l *Ledger) gather() {
 		runtime.Gosched()
 	}
 }
+
+// postpone answers the waiters of a batch that found no room on the disk. Its
+// entries stay staged: the next commit takes them up, and then the same keys
+// find out. Until then nothing new is taken.
+func (l *Ledger) postpone(cause error, b *batch) {
+	l.full = cause
+	b.err = fmt.Errorf("%w: %w", stock.ErrUnknown, cause)
+	close(b.done)
+	l.open.count += b.count
+	for _, acc := range b.dirty {
+		if !acc.dirty {
+			acc.dirty = true
+			l.open.dirty = append(l.open.dirty, acc)
+		}
+	}
+}
+
+// Prepare is the step that makes the log's next segment ready beside the
+// commits, so that none of them waits for it.
+func (l *Ledger) Prepare(context.Context) (worked bool, err error) { return l.log.Prepare() }
 
 // fail stops the ledger for good and answers everyone who waits.
 func (l *Ledger) fail(cause error, b *batch) error {

@@ -57,6 +57,7 @@ type Ledger struct {
 	open    *batch // being filled
 	syncing *batch // being synced, nil if none
 	failed  error
+	full    error // the log has no room: nothing new is taken until a commit succeeds
 	encoded []byte
 
 	waiting  atomic.Int64
@@ -304,6 +305,8 @@ func (l *Ledger) room() error {
 	switch {
 	case l.failed != nil:
 		return fmt.Errorf("%w: %w", stock.ErrNotReady, l.failed)
+	case l.full != nil:
+		return fmt.Errorf("%w: %w", stock.ErrOverloaded, l.full)
 	case l.waiting.Load() >= int64(l.o.MaxWaiting):
 		return fmt.Errorf("%w: %d operations wait for the log", stock.ErrOverloaded, l.o.MaxWaiting)
 	case l.log.Staged()-max(l.trimmed.Load(), l.log.First()-1) >= l.o.MaxBacklog:

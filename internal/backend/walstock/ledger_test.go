@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"sluice/internal/backend/walstock"
 	"sluice/internal/lib/wal"
@@ -182,10 +184,12 @@ func TestNothingVisibleBeforeSync(t *testing.T) {
 	}
 }
 
-// failingFS fails every sync once told to.
+// failingFS fails every sync once told to, and has no room for new segments
+// while it is full.
 type failingFS struct {
 	wal.FS
 	fail  *atomic.Bool
+	full  *atomic.Bool
 	syncs *atomic.Int64
 }
 
@@ -195,6 +199,9 @@ type failingFile struct {
 }
 
 func (f failingFS) OpenFile(name string, flag int, perm os.FileMode) (wal.File, error) {
+	if f.full.Load() && flag&os.O_CREATE != 0 {
+		return nil, syscall.ENOSPC
+	}
 	file, err := f.FS.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err
@@ -213,7 +220,7 @@ func (f failingFile) Sync() error {
 // After a failed sync the waiters get "unknown", never a refusal; nothing is
 // accepted any more; the sync is not tried again; what was durable stays readable.
 func TestFailedSync(t *testing.T) {
-	fs := failingFS{wal.OS(), new(atomic.Bool), new(atomic.Int64)}
+	fs := failingFS{wal.OS(), new(atomic.Bool), new(atomic.Bool), new(atomic.Int64)}
 	dir := t.TempDir()
 	l := open(t, dir, walstock.Options{FS: fs, SegmentSize: 1 << 20})
 	stop := commitLoop(l)
@@ -248,6 +255,69 @@ func TestFailedSync(t *testing.T) {
 		t.Errorf("after restart: %+v, want %+v", got, first)
 	}
 	reserve(t, l, "bob", "k", 1) // whichever it was, the same key now finds out
+}
+
+// A full disk is no failure: waiters get "unknown", new requests are refused,
+// and when there is room again the same keys find out and selling goes on.
+func TestFullDisk(t *testing.T) {
+	fs := failingFS{wal.OS(), new(atomic.Bool), new(atomic.Bool), new(atomic.Int64)}
+	l := open(t, t.TempDir(), walstock.Options{FS: fs, SegmentSize: 1 << 17})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { // the committer with its pauses after errors
+		defer close(done)
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			_, _ = l.Commit(ctx)
+			<-tick.C
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done; _ = l.Close() })
+	if err := l.Open(t.Context(), stocktest.Allocation("a", 1_000_000, 0)); err != nil {
+		t.Fatal(err)
+	}
+	fs.full.Store(true)
+	var last string
+	var err error
+	accepted := 0
+	for i := 0; err == nil && i < 10_000; i++ { // the segment has room for some
+		last = fmt.Sprint("u", i)
+		if _, err = l.Reserve(t.Context(), stocktest.Request("a", last, "k", 1)); err == nil {
+			accepted++
+		}
+	}
+	if !errors.Is(err, stock.ErrUnknown) {
+		t.Fatalf("when the disk was full: %v", err)
+	}
+	if _, err := l.Reserve(t.Context(), stocktest.Request("a", "new", "k", 1)); !errors.Is(err, stock.ErrOverloaded) {
+		t.Errorf("a new request while it is full: %v", err)
+	}
+	if c, err := l.Counts(t.Context(), "a"); err != nil || c.Items[0].Held != accepted {
+		t.Errorf("counts while it is full: %+v, %v; %d were acknowledged", c, err, accepted)
+	}
+	if l.Failed() != nil {
+		t.Errorf("a full disk is taken for a broken one: %v", l.Failed())
+	}
+	fs.full.Store(false)
+	for timeout := time.After(10 * time.Second); ; {
+		r, err := l.Reserve(t.Context(), stocktest.Request("a", last, "k", 1))
+		if err == nil {
+			if !r.Replayed {
+				t.Error("the entry that was staged is not the one that stands")
+			}
+			break
+		}
+		select {
+		case <-timeout:
+			t.Fatalf("never resumed: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	reserve(t, l, "new", "k", 1)
+	if c, _ := l.Counts(t.Context(), "a"); c.Items[0].Held != accepted+2 {
+		t.Errorf("counts after it: %+v; want %d held", c.Items[0], accepted+2)
+	}
 }
 
 // Snapshots let the log go, and recovery from snapshot and log gives the same state.

@@ -165,7 +165,8 @@ func (l *Log) Prepare() (worked bool, err error) {
 	return true, nil
 }
 
-// takeSpare finishes the spare segment and hands it over; prep is held.
+// takeSpare finishes the spare segment and hands it over; prep is held, or
+// the log is not open yet.
 func (l *Log) takeSpare() (File, error) {
 	for l.ready < l.opt.SegmentSize {
 		if err := l.preparePiece(); err != nil {
