@@ -1,0 +1,196 @@
+package proof_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/internal/lib/outbox"
+	"sluice/internal/order"
+	"sluice/internal/pricing"
+	"sluice/internal/proof"
+	"sluice/internal/stock"
+	"sluice/internal/stock/stocktest"
+)
+
+// books are a ledger and a store that agree, until a test plants a fault.
+type books struct {
+	t           *testing.T
+	book        *stock.Book            // at the watermark
+	now         map[uint64]stock.State // where a reservation has gone since, by number
+	orders      []order.Order
+	undelivered []outbox.Message
+}
+
+const users = 6
+
+func newBooks(t *testing.T) *books {
+	t.Helper()
+	b, _, err := stock.NewBook(stocktest.Allocation("a", 10, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &books{t: t, book: b, now: map[uint64]stock.State{}}
+	for i := range users {
+		r := stocktest.Request("a", fmt.Sprint("u", i), "k", 1)
+		rec, _, err := b.Reserve(&r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.orders = append(s.orders, order.Order{
+			ID: rec.Order, Reservation: rec.ID, Activity: "a", User: rec.User, State: order.Created,
+			Terms: pricing.Terms{Quote: pricing.Quote{Currency: "CNY", Total: 100, Lines: []pricing.QuoteLine{{SKU: "s", Quantity: 1, Unit: 100, Total: 100}}}},
+		})
+	}
+	s.pay(0)
+	s.settle(0, stock.Confirmed)
+	s.orders[1].State = order.Cancelled
+	s.settle(1, stock.Expired)
+	return s
+}
+
+func (s *books) pay(i int) {
+	o := &s.orders[i]
+	o.State = order.Paid
+	o.Money.Captures = []order.Capture{{ID: fmt.Sprint("c", i), Payment: string(o.ID) + "-1", Amount: o.Terms.Money(), Pays: o.ID}}
+}
+
+func (s *books) settle(i int, outcome stock.Outcome) {
+	s.t.Helper()
+	if _, _, err := s.book.Settle(stock.Settlement{ID: s.orders[i].Reservation, Outcome: outcome}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *books) Snapshot(_ context.Context, _ stock.ActivityID, visit func(order.Order) error) (map[stock.LogID]stock.Cursor, []outbox.Message, error) {
+	for _, o := range s.orders {
+		if err := visit(o); err != nil {
+			return nil, nil, err
+		}
+	}
+	return map[stock.LogID]stock.Cursor{"log": {Log: "log", Epoch: 1, Position: 9}}, s.undelivered, nil
+}
+
+func (s *books) Replica(context.Context, stock.Cursor) (map[stock.ActivityID]*stock.Book, error) {
+	return map[stock.ActivityID]*stock.Book{"a": s.book}, nil
+}
+
+func (s *books) Lookup(_ context.Context, ref stock.Ref) (stock.Receipt, error) {
+	rec, err := s.book.Find(ref.ID)
+	if err != nil {
+		return stock.Receipt{}, err
+	}
+	r := stock.Receipt{Reservation: rec.Reservation}
+	if is, moved := s.now[ref.ID.Number]; moved {
+		r.State = is
+	}
+	return r, nil
+}
+
+func (s *books) check() proof.Report {
+	s.t.Helper()
+	r, err := proof.New(s, s, "log", time.Now).Check(s.t.Context(), "a")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r
+}
+
+// Books that agree, or whose difference is on its way, are no violation.
+func TestNoFalseAlarms(t *testing.T) {
+	f := func(what string, change func(s *books)) {
+		t.Helper()
+		s := newBooks(t)
+		change(s)
+		if r := s.check(); !r.OK || r.Found != 0 {
+			t.Errorf("%s: %v", what, r.Violations)
+		}
+	}
+	f("agreement", func(*books) {})
+	f("a settle event under way", func(s *books) {
+		s.pay(2)
+		s.undelivered = []outbox.Message{{Key: string(s.orders[2].ID), Topic: order.TopicPaid}}
+	})
+	f("settled behind the watermark", func(s *books) {
+		s.orders[2].State = order.Cancelled
+		s.now[s.orders[2].Reservation.Number] = stock.Released
+	})
+	f("a refund under way", func(s *books) {
+		s.orders[0].Reason = "operator"
+		s.orders[0].Money.Captures[0].Pays = ""
+		s.orders[0].Money.Refunds = []order.Refund{{ID: "r", Capture: "c0", Amount: s.orders[0].Terms.Money(), State: order.RefundRequested}}
+	})
+	f("late money that bought the same again", func(s *books) {
+		s.orders[1].Money.Captures = []order.Capture{{ID: "l", Payment: "p", Amount: s.orders[1].Terms.Money(), Late: true, Pays: s.orders[3].ID}}
+		s.orders[3].State, s.orders[3].LateOf = order.Paid, "p"
+		s.settle(3, stock.Confirmed)
+	})
+}
+
+// One fault of each kind is found, and the sentence names the order.
+func TestPlantedFaults(t *testing.T) {
+	f := func(want string, plant func(s *books)) {
+		t.Helper()
+		s := newBooks(t)
+		plant(s)
+		r := s.check()
+		if r.OK || r.Found == 0 || !strings.Contains(strings.Join(r.Violations, "\n"), want) {
+			t.Errorf("want a violation with %q, got %v", want, r.Violations)
+		}
+	}
+	f("has no order", func(s *books) { s.orders = s.orders[:users-1] })
+	f("have no reservation", func(s *books) {
+		o := s.orders[2]
+		o.ID, o.Reservation.Number = "ghost", 99
+		s.orders = append(s.orders, o)
+	})
+	f("share reservation", func(s *books) { s.orders = append(s.orders, s.orders[2]) })
+	f("is not reservation", func(s *books) { s.orders[2].User = "mallory" })
+	f("is not reservation", func(s *books) { s.orders[2].Terms.Lines[0].Quantity = 2 })
+	f("its reservation", func(s *books) { s.pay(2) })
+	f("its reservation", func(s *books) { s.orders[2].State = order.Cancelled })
+	f("its reservation", func(s *books) { s.orders[1].State = order.Created })
+	f("captured for a total of", func(s *books) { s.orders[0].Money.Captures = nil })
+	f("captured for a total of", func(s *books) { s.orders[0].Money.Captures[0].Amount.Amount = 1 })
+	f("is paid in", func(s *books) { s.orders[0].Money.Captures[0].Amount.Currency = "EUR" })
+	f("although", func(s *books) {
+		s.orders[1].Money.Captures = []order.Capture{{ID: "c", Amount: s.orders[1].Terms.Money(), Pays: s.orders[1].ID}}
+	})
+	f("refunded twice", func(s *books) {
+		one := order.Refund{Capture: "c0", State: order.RefundDone}
+		s.orders[0].Money.Refunds = []order.Refund{one, one}
+	})
+	f("is said to pay", func(s *books) {
+		s.orders[1].Money.Captures = []order.Capture{{ID: "l", Payment: "p", Pays: s.orders[2].ID}}
+		s.orders[3].State, s.orders[3].LateOf = order.Paid, "p"
+		s.settle(3, stock.Confirmed)
+	})
+}
+
+// What is owed is money that pays nothing and has not gone back.
+func TestPayments(t *testing.T) {
+	s := newBooks(t)
+	s.orders[1].Money.Captures = []order.Capture{
+		{ID: "x", Amount: pricing.Money{Amount: 70, Currency: "CNY"}}, {ID: "y", Amount: pricing.Money{Amount: 30, Currency: "CNY"}},
+	}
+	s.orders[1].Money.Refunds = []order.Refund{{Capture: "y", Amount: pricing.Money{Amount: 30, Currency: "CNY"}, State: order.RefundDone}}
+	if got, want := s.check().Payments, (proof.Payments{Captured: 200, Refunded: 30, Owed: 70}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// The sentences are bounded, the count is not.
+func TestViolationsAreBounded(t *testing.T) {
+	s := newBooks(t)
+	for i := range 2 * proof.MaxViolations {
+		o := s.orders[2]
+		o.Reservation.Number = uint64(1000 + i)
+		o.State = order.Paid
+		s.orders = append(s.orders, o)
+	}
+	if r := s.check(); len(r.Violations) != proof.MaxViolations || r.Found <= proof.MaxViolations {
+		t.Errorf("%d sentences of %d", len(r.Violations), r.Found)
+	}
+}
