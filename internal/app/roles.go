@@ -173,6 +173,7 @@ func (e *engine) worker() []run.Task {
 		{Name: "log committer", Step: e.ledger.Commit, Idle: time.Second, Wake: e.ledger.Wake()},
 		{Name: "log preparation", Step: e.ledger.Prepare, Idle: 100 * time.Millisecond},
 		{Name: "snapshots", Step: e.compact, Idle: 10 * time.Second},
+		{Name: "store checkpoint", Step: e.store.Checkpoint, Idle: 100 * time.Millisecond},
 		{Name: "landing", Step: e.lander.Step, Idle: 20 * time.Millisecond, Wake: e.ledger.Advanced()},
 		{Name: "outbox relay", Step: e.relay.Step, Idle: 50 * time.Millisecond, Wake: e.outgoing},
 		{Name: "order keeper", Step: e.keeper.Step, Idle: 200 * time.Millisecond},
