@@ -82,6 +82,7 @@ var rooms = []room{
 
 	{path: "storm", imports: []string{"internal/gate", "internal/lib", "internal/backend/sqlstore", "internal/order",
 		"internal/proof", "internal/stock", "internal/pricing"}, clients: []string{"*"}},
+	{path: "sim", imports: []string{"internal"}, clients: []string{"*"}}, // drives the parts that app puts together
 	{path: "test/servers"},
 	{path: "bench", imports: []string{"test/servers", "internal/gate"}},
 	{path: "examples", imports: []string{"internal/sale", "internal/catalog", "internal/pricing", "internal/stock"}}, // written as what they become

@@ -67,7 +67,7 @@ func (p *provider) trouble(ctx context.Context, kind string) error {
 	switch {
 	case w.faults.dark:
 		return payment.ErrProvider
-	case w.step == 0 || !w.chance(1, 6):
+	case w.quiet || !w.chance(1, 6):
 		return nil
 	case w.chance(1, 4):
 		w.fire("provider hangs")
@@ -85,7 +85,7 @@ func (p *provider) Start(ctx context.Context, r payment.StartRequest) (string, e
 		return "", payment.ErrProvider
 	}
 	known := p.payments[r.ID]
-	if known == nil && w.step > 0 && w.chance(1, 30) {
+	if known == nil && !w.quiet && w.chance(1, 30) {
 		w.fire("start refused")
 		return "", fmt.Errorf("%w: this card never", payment.ErrRefused)
 	}
@@ -147,7 +147,7 @@ func (p *provider) Refund(ctx context.Context, r payment.RefundRequest) (payment
 	case c.refund != "" && c.refund != r.ID:
 		w.violate("capture %s was refunded as %s, and is asked for again as %s", c.id, c.refund, r.ID)
 		return "", payment.ErrRefused
-	case c.refund == "" && w.step > 0 && w.chance(1, 25):
+	case c.refund == "" && !w.quiet && w.chance(1, 25):
 		w.fire("refund refused")
 		return "", fmt.Errorf("%w: account closed", payment.ErrRefused)
 	}
@@ -158,7 +158,7 @@ func (p *provider) Refund(ctx context.Context, r payment.RefundRequest) (payment
 		}
 	}
 	if c.refund == "" {
-		c.refund, c.pending = r.ID, w.step > 0 && w.chance(1, 4)
+		c.refund, c.pending = r.ID, !w.quiet && w.chance(1, 4)
 		w.tell("  provider refunds %s: %v of %s", r.ID, r.Amount, c.id)
 		if c.pending {
 			w.fire("refund pending")
@@ -198,7 +198,7 @@ func (p *provider) visit(id, what string) {
 		if at.state == payment.Open {
 			at.state, at.closed = payment.Failed, true
 			w.fire("payment fails")
-			p.report(id, nil)
+			p.report(id, nil, false)
 		}
 	case "wrong amount":
 		w.fire("wrong amount")
@@ -219,15 +219,18 @@ func (p *provider) capture(at *paid, amount pricing.Money) {
 	if amount.Amount == 0 || len(p.status(at.id).Captures) >= payment.MaxCaptures {
 		return
 	}
+	already := at.state == payment.Paid
 	at.state = payment.Paid
 	c := &captured{id: fmt.Sprintf("cap%d", len(p.captures)+1), payment: at.id, amount: amount}
 	p.captures = append(p.captures, c)
 	p.w.oracle.captured(c)
-	p.report(at.id, c)
+	p.report(at.id, c, already)
 }
 
-// report sends a callback: of one capture, or of all, or none at all.
-func (p *provider) report(id string, c *captured) {
+// report sends a callback: of one capture, or of all, or none at all. sure is
+// for money that arrives after the payment was paid: nobody asks any more then,
+// so this provider promises to tell.
+func (p *provider) report(id string, c *captured, sure bool) {
 	w := p.w
 	st := p.status(id)
 	if c != nil && w.chance(1, 2) {
@@ -238,10 +241,15 @@ func (p *provider) report(id string, c *captured) {
 		panic(err)
 	}
 	r := report{body: body, due: w.elapsed(), left: 1 + w.rng.IntN(4)}
+	if sure {
+		r.left = 1 << 20
+	}
 	switch w.rng.IntN(8) {
 	case 0, 1:
-		w.fire("callback never")
-		return
+		if !sure {
+			w.fire("callback never")
+			return
+		}
 	case 2:
 		w.fire("callback twice")
 		p.queue = append(p.queue, r)

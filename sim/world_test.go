@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -40,6 +41,7 @@ type world struct {
 
 	fired     map[string]int
 	violation string // the first one ends the run
+	quiet     bool   // nobody misbehaves: before and after the steps
 }
 
 // base is when every run begins.
@@ -175,6 +177,9 @@ func (w *world) commit() {
 	_, err := w.e.ledger.Commit(context.Background())
 	if err != nil {
 		w.tell("  commit: %v", err)
+		if errors.Is(err, simdisk.ErrFull) {
+			w.fire("disk full")
+		}
 	}
 	synctest.Wait()
 	w.oracle.follow()
@@ -190,20 +195,25 @@ func (w *world) keep()  { w.run("keep", w.e.keeper.Step) }
 func (w *world) life()  { w.run("life", w.e.sales.Step) }
 
 func (w *world) compact() {
-	w.run("compact", func(ctx context.Context) (bool, error) {
+	if w.run("compact", func(ctx context.Context) (bool, error) {
 		if mark := w.e.lander.Landed(); mark.Position > 0 {
 			if err := w.e.ledger.Trim(ctx, mark); err != nil {
 				return false, err
 			}
 		}
 		return w.e.ledger.Compact(ctx)
-	})
+	}) {
+		w.fire("snapshot")
+	}
 }
 
 func (w *world) run(name string, step func(context.Context) (bool, error)) (worked bool) {
 	worked, err := step(context.Background())
 	if err != nil {
 		w.tell("  %s: %v", name, err)
+	}
+	if errors.Is(err, simdisk.ErrFull) {
+		w.fire("disk full")
 	}
 	return worked
 }

@@ -303,7 +303,7 @@ func TestRestart(t *testing.T) {
 		v := s.proved("cup")
 		return v["orders"].(map[string]any)["created"] == 1.0
 	})
-	if _, err := app.Lock(data, true); err == nil {
+	if _, err := app.Lock(data); err == nil {
 		t.Error("the data directory is not locked while a server runs")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 
 	"sluice/internal/backend/walstock"
@@ -19,10 +20,10 @@ import (
 // Audit proves every activity: offline on the data directory if no server
 // holds it, else by the ops API of the server that does.
 func Audit(ctx context.Context, c Config, log *slog.Logger) ([]proof.Report, error) {
-	if err := c.prepare(); err != nil {
-		return nil, err
+	if _, err := os.Stat(c.StorePath()); err != nil {
+		return nil, fmt.Errorf("there is nothing to audit: %w; give the server's --data", err)
 	}
-	unlock, err := Lock(c.Data, true)
+	unlock, err := Lock(c.Data)
 	if errors.Is(err, ErrLocked) {
 		return auditOnline(ctx, c)
 	}
@@ -80,6 +81,9 @@ func auditOnline(ctx context.Context, c Config) ([]proof.Report, error) {
 		if err != nil {
 			return err
 		}
+		if resp.StatusCode == http.StatusNotFound {
+			return stock.ErrNoSuchActivity
+		}
 		if resp.StatusCode != http.StatusOK {
 			return fmt.Errorf("%s answered %s: %.300s", path, resp.Status, body)
 		}
@@ -100,7 +104,11 @@ func auditOnline(ctx context.Context, c Config) ([]proof.Report, error) {
 			continue
 		}
 		var r proof.Report
-		if err := ask("/v1/activities/"+url.PathEscape(a.ID)+"/proof", &r); err != nil {
+		err := ask("/v1/activities/"+url.PathEscape(a.ID)+"/proof", &r)
+		if errors.Is(err, stock.ErrNoSuchActivity) {
+			continue // nothing was ever allocated
+		}
+		if err != nil {
 			return nil, err
 		}
 		reports = append(reports, r)

@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/confmap"
@@ -34,10 +35,11 @@ type Config struct {
 	Store   string `koanf:"store" help:"orders: sqlite:// with a path, by default shop.db in the data directory"`
 	Payment string `koanf:"payment" help:"the payment provider: sandbox://host:port, by default the ops API's host and the port after it"`
 
-	OpsToken string   `koanf:"ops_token" help:"bearer token of the ops API; better given as SLUICE_OPS_TOKEN" secret:"true"`
-	JWTKeys  []string `koanf:"jwt_keys" help:"files of keys that sign shoppers' tokens, [id=]path: HS256 secrets as hex or Ed25519 public keys as PEM; by default a secret made in the data directory"`
-	Demo     bool     `koanf:"demo" help:"load the demo catalogue, open a sale, hand out shoppers' tokens to anyone"`
-	Log      string   `koanf:"log" help:"json or text; debug, info, warn or error after a comma"`
+	Drain    time.Duration `koanf:"drain" help:"how long /readyz says no before a stopping server refuses connections; 0s without a balancer in front"`
+	OpsToken string        `koanf:"ops_token" help:"bearer token of the ops API; better given as SLUICE_OPS_TOKEN" secret:"true"`
+	JWTKeys  []string      `koanf:"jwt_keys" help:"files of keys that sign shoppers' tokens, [id=]path: HS256 secrets as hex or Ed25519 public keys as PEM; by default a secret made in the data directory"`
+	Demo     bool          `koanf:"demo" help:"load the demo catalogue, open a sale, hand out shoppers' tokens to anyone"`
+	Log      string        `koanf:"log" help:"json or text; debug, info, warn or error after a comma"`
 }
 
 // Default is the configuration without file, environment and flags.
@@ -64,6 +66,9 @@ func Load(path string, flags map[string]any) (Config, error) {
 	known := keys()
 	fromEnv := env.Provider(".", env.Opt{Prefix: "SLUICE_", TransformFunc: func(name, value string) (string, any) {
 		key := strings.ToLower(strings.TrimPrefix(name, "SLUICE_"))
+		if key == "config_file" { // says where the file is, and is read before it
+			return "", nil
+		}
 		if key == "jwt_keys" {
 			return key, strings.Split(value, ",")
 		}
@@ -111,6 +116,8 @@ func (c Config) Print() string {
 			line = "# " + f.Tag.Get("koanf") + ": is set"
 		case f.Type.Kind() == reflect.Slice:
 			line = fmt.Sprintf("%s: [%s]", f.Tag.Get("koanf"), strings.Join(value.Interface().([]string), ", "))
+		case f.Type == reflect.TypeFor[time.Duration]():
+			line = fmt.Sprintf("%s: %s", f.Tag.Get("koanf"), value.Interface())
 		case f.Type.Kind() == reflect.String:
 			line = fmt.Sprintf("%s: %q", f.Tag.Get("koanf"), value.String())
 		}
@@ -145,6 +152,9 @@ func (c Config) Validate() error {
 	}
 	if c.OpsToken == "" && !loopback(c.Ops) {
 		bad("ops: %q can be reached from other machines and no token is set; set SLUICE_OPS_TOKEN or listen on 127.0.0.1", c.Ops)
+	}
+	if c.Drain < 0 || c.Drain > time.Minute {
+		bad("drain: %s is not in 0s..1m", c.Drain)
 	}
 	if n := len(c.OpsToken); n > 0 && n < 4 {
 		bad("ops_token: %d characters are too few", n)

@@ -16,6 +16,7 @@ func TestPrecedence(t *testing.T) {
 	if err := os.WriteFile(file, []byte("data: from-file\nlisten: 127.0.0.1:1111\nops: 127.0.0.1:2222\nlog: json,warn\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv("SLUICE_CONFIG_FILE", file) // says where the file is, and is no key of it
 	t.Setenv("SLUICE_LISTEN", "127.0.0.1:3333")
 	t.Setenv("SLUICE_OPS", "127.0.0.1:4444")
 	t.Setenv("SLUICE_JWT_KEYS", "a=one,two")

@@ -98,7 +98,7 @@ func freeSpace(c Config) Finding {
 
 func dataHeld(c Config) Finding {
 	f := Finding{Check: "data directory", Remedy: "stop the server that holds it, or give another --data"}
-	unlock, err := Lock(c.Data, true)
+	unlock, err := Lock(c.Data)
 	if err != nil {
 		f.Seen = err.Error()
 		return f

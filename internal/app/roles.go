@@ -194,7 +194,7 @@ func (e *engine) compact(ctx context.Context) (worked bool, err error) {
 
 // ready answers nil when shoppers can be served.
 func (e *engine) ready(ctx context.Context) error {
-	if err := e.ledger.Failed(); err != nil {
+	if err := errors.Join(e.ledger.Failed(), e.ledger.Full()); err != nil {
 		return err
 	}
 	if s := e.lander.Stats(); s.Stopped || s.Fenced {

@@ -41,7 +41,7 @@ func Run(ctx context.Context, c Config, out io.Writer, log *slog.Logger, started
 	if err := c.prepare(); err != nil {
 		return err
 	}
-	unlock, err := Lock(c.Data, true)
+	unlock, err := lockServer(c.Data)
 	if err != nil {
 		return err
 	}
@@ -99,8 +99,12 @@ func serve(ctx context.Context, c Config, at *listeners, front *switchboard, out
 		return nil
 	}, func(ctx context.Context) error {
 		gateway.Drain()
+		select { // balancers see /readyz before connections are refused
+		case <-time.After(c.Drain):
+		case <-ctx.Done():
+		}
 		return gateway.Shutdown(ctx)
-	}, listenerDeadline)
+	}, listenerDeadline+c.Drain)
 	return g.Run(ctx)
 }
 
@@ -111,10 +115,15 @@ func (e *engine) openShop(ctx context.Context, c Config) error {
 			return err
 		}
 	}
-	if _, err := e.sales.Step(ctx); err != nil {
+	if err := e.store.Ping(ctx); err != nil {
 		return err
 	}
-	return e.shop.Refresh(ctx)
+	// One activity that cannot be brought to where it should be must not keep
+	// the others closed; its task tries again and reports it.
+	if _, err := e.sales.Step(ctx); err != nil {
+		e.log.Error("an activity is not as it should be", "error", err)
+	}
+	return nil
 }
 
 // console is the ops API on this engine.
@@ -188,7 +197,7 @@ func listen(c Config, log *slog.Logger) (*listeners, error) {
 		return nil, errors.Join(fmt.Errorf("ops: %w; give another address with --ops", err), l.close())
 	}
 	if l.pay, err = listenPay(c, l.ops.Addr(), log); err != nil {
-		return nil, errors.Join(fmt.Errorf("payment: %w; give another address with payment: sandbox://host:port", err), l.close())
+		return nil, errors.Join(fmt.Errorf("payment: %w; give another address with payment: sandbox://host:port", err), l.ops.Close(), l.close())
 	}
 	return l, nil
 }
@@ -222,8 +231,10 @@ func (l *listeners) addresses() Addresses {
 	return Addresses{l.shopper.Addr(), l.ops.Addr(), l.pay.Addr()}
 }
 
+// close is for a start that failed. The ops API's listener, once it serves, is
+// its server's to close.
 func (l *listeners) close() (err error) {
-	for _, ln := range []net.Listener{l.shopper, l.ops, l.pay} {
+	for _, ln := range []net.Listener{l.shopper, l.pay} {
 		if ln != nil {
 			err = errors.Join(err, ln.Close())
 		}

@@ -17,13 +17,17 @@ import (
 
 	"sluice/internal/lib/outbox"
 	"sluice/internal/order"
+	"sluice/internal/pricing"
 	"sluice/internal/stock"
 )
 
-// orders is the store's read side: everything of one activity in one
-// transaction, with the landing watermarks and the undelivered events.
+// orders is the store's read side.
 type orders interface {
+	// Snapshot visits every order of an activity in one transaction, and answers
+	// the landing watermarks and the events of these orders not yet delivered.
 	Snapshot(ctx context.Context, activity stock.ActivityID, visit func(order.Order) error) (map[stock.LogID]stock.Cursor, []outbox.Message, error)
+	// Dead lists dead letters with id > after.
+	Dead(ctx context.Context, after int64, limit int) ([]outbox.Message, error)
 }
 
 // ledger answers what stands now, and how it stood at a log position.
@@ -104,12 +108,16 @@ func (a *Auditor) Check(ctx context.Context, activity stock.ActivityID) (Report,
 		}
 		return Report{}, stock.ErrNoSuchActivity
 	}
-	for _, m := range undelivered {
-		c.onTheWay[m.Key] = true
+	if err := a.travelling(ctx, c, undelivered); err != nil {
+		return Report{}, err
 	}
 	c.compare(book, func(id stock.ID) (stock.State, error) {
 		r, err := a.ledger.Lookup(ctx, stock.Ref{ID: id})
 		return r.State, err
+	})
+	c.followMoney(func(user stock.UserID, id stock.OrderID) bool {
+		_, err := a.ledger.Lookup(ctx, stock.Ref{Activity: activity, User: user, Order: id})
+		return err == nil
 	})
 	c.report.Position = Position{a.log, mark.Epoch, mark.Position}
 	c.report.CheckedAt = a.now().UTC().Truncate(time.Millisecond)
@@ -117,13 +125,52 @@ func (a *Auditor) Check(ctx context.Context, activity stock.ActivityID) (Report,
 	return c.report, nil
 }
 
+// travelling notes which orders a settle event is on its way for. A dead
+// letter is going nowhere: that is a violation until somebody redrives it.
+func (a *Auditor) travelling(ctx context.Context, c *comparison, undelivered []outbox.Message) error {
+	dead := map[int64]bool{}
+	for after := int64(0); ; {
+		page, err := a.orders.Dead(ctx, after, deadPage)
+		if err != nil {
+			return fmt.Errorf("proof: dead letters: %w", err)
+		}
+		for _, m := range page {
+			dead[m.ID], after = true, m.ID
+		}
+		if len(page) < deadPage {
+			break
+		}
+	}
+	for _, m := range undelivered {
+		switch {
+		case m.Topic != order.TopicPaid && m.Topic != order.TopicCancelled && m.Topic != order.TopicRefunded:
+		case dead[m.ID]:
+			c.violated("dead letter %d keeps %s of order %s from the ledger; redrive it", m.ID, m.Topic, m.Key)
+		default:
+			c.onTheWay[m.Key] = true
+		}
+	}
+	return nil
+}
+
+const deadPage = 500
+
 // comparison is one audit under way.
 type comparison struct {
 	report   Report
 	orders   map[uint64]row // by reservation number
+	byID     map[stock.OrderID]uint64
 	onTheWay map[string]bool
-	moved    map[string]stock.OrderID // late payment id → the order that it was said to pay
+	moved    map[string]move          // late payment id → where its money went
+	deciding map[string]bool          // late payment ids whose money is still being decided about
 	lateOf   map[string]stock.OrderID // late payment id → the order that says it was paid by it
+}
+
+// move is late money of one order that pays another.
+type move struct {
+	from, to stock.OrderID
+	user     stock.UserID
+	amount   pricing.Money
 }
 
 // row is what the comparison keeps of an order.
@@ -134,14 +181,18 @@ type row struct {
 	reservation stock.ID
 	units       int
 	restock     bool
+	lateOf      string
+	total       pricing.Money
 }
 
 func newComparison(activity stock.ActivityID) *comparison {
 	return &comparison{
 		report:   Report{Activity: activity, Violations: []string{}, Orders: map[order.State]int{}},
 		orders:   map[uint64]row{},
+		byID:     map[stock.OrderID]uint64{},
 		onTheWay: map[string]bool{},
-		moved:    map[string]stock.OrderID{},
+		moved:    map[string]move{},
+		deciding: map[string]bool{},
 		lateOf:   map[string]stock.OrderID{},
 	}
 }
@@ -163,7 +214,8 @@ func (c *comparison) take(o order.Order) {
 	for _, l := range o.Terms.Lines {
 		units += l.Quantity
 	}
-	c.orders[o.Reservation.Number] = row{o.ID, o.User, o.State, o.Reservation, units, o.Terms.Restock}
+	c.orders[o.Reservation.Number] = row{o.ID, o.User, o.State, o.Reservation, units, o.Terms.Restock, o.LateOf, o.Terms.Money()}
+	c.byID[o.ID] = o.Reservation.Number
 	c.money(o)
 }
 
@@ -190,9 +242,10 @@ func (c *comparison) money(o order.Order) {
 				c.violated("order %s is paid in %s, its total is in %s", o.ID, m.Amount.Currency, o.Terms.Currency)
 			}
 		case m.Pays != "":
-			c.moved[m.Payment] = m.Pays
+			c.moved[m.Payment] = move{o.ID, m.Pays, o.User, m.Amount}
 		case !refunded[m.ID]:
 			c.report.Payments.Owed += m.Amount.Amount
+			c.deciding[m.Payment] = m.Late
 		}
 	}
 	if o.LateOf != "" {
@@ -202,7 +255,7 @@ func (c *comparison) money(o order.Order) {
 	if settled && o.LateOf == "" && paid != o.Terms.Total {
 		c.violated("order %s is %s with %d captured for a total of %d", o.ID, o.State, paid, o.Terms.Total)
 	}
-	if (o.State == order.Created || o.State == order.Cancelled) && paid != 0 {
+	if (o.State == order.Created || o.State == order.Cancelled || o.State == order.Refunded) && paid != 0 {
 		c.violated("order %s is %s although %d of captures pay it", o.ID, o.State, paid)
 	}
 }
@@ -246,9 +299,25 @@ func (c *comparison) compare(book *stock.Book, now func(stock.ID) (stock.State, 
 	if seen != len(c.orders) {
 		c.violated("%d orders have no reservation in the ledger", len(c.orders)-seen)
 	}
+}
+
+// followMoney checks late money from both ends: what left one order for
+// another arrived there, and an order paid by late money was given it. reserved
+// tells whether an order that has not landed yet is in the ledger.
+func (c *comparison) followMoney(reserved func(stock.UserID, stock.OrderID) bool) {
+	for payment, m := range c.moved {
+		number, landed := c.byID[m.to]
+		switch to := c.orders[number]; {
+		case !landed && reserved(m.user, m.to):
+		case !landed:
+			c.violated("late payment %s of order %s is said to pay order %s, which does not exist", payment, m.from, m.to)
+		case to.lateOf != payment || to.total != m.amount || to.user != m.user:
+			c.violated("late payment %s of order %s is said to pay order %s, which it does not fit", payment, m.from, m.to)
+		}
+	}
 	for payment, id := range c.lateOf {
-		if to, said := c.moved[payment]; said && to != id {
-			c.violated("late payment %s pays order %s and is said to pay %s", payment, id, to)
+		if m, said := c.moved[payment]; m.to != id && (said || !c.deciding[payment]) {
+			c.violated("order %s says that late payment %s pays it, and no order gave it that money", id, payment)
 		}
 	}
 }

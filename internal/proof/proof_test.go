@@ -34,21 +34,28 @@ func newBooks(t *testing.T) *books {
 	}
 	s := &books{t: t, book: b, now: map[uint64]stock.State{}}
 	for i := range users {
-		r := stocktest.Request("a", fmt.Sprint("u", i), "k", 1)
-		rec, _, err := b.Reserve(&r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.orders = append(s.orders, order.Order{
-			ID: rec.Order, Reservation: rec.ID, Activity: "a", User: rec.User, State: order.Created,
-			Terms: pricing.Terms{Quote: pricing.Quote{Currency: "CNY", Total: 100, Lines: []pricing.QuoteLine{{SKU: "s", Quantity: 1, Unit: 100, Total: 100}}}},
-		})
+		s.reserve(fmt.Sprint("u", i), "k")
 	}
 	s.pay(0)
 	s.settle(0, stock.Confirmed)
 	s.orders[1].State = order.Cancelled
 	s.settle(1, stock.Expired)
 	return s
+}
+
+// reserve adds a reservation and its order, and answers the order's index.
+func (s *books) reserve(user, key string) int {
+	s.t.Helper()
+	r := stocktest.Request("a", user, key, 1)
+	rec, _, err := s.book.Reserve(&r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.orders = append(s.orders, order.Order{
+		ID: rec.Order, Reservation: rec.ID, Activity: "a", User: rec.User, State: order.Created,
+		Terms: pricing.Terms{Quote: pricing.Quote{Currency: "CNY", Total: 100, Lines: []pricing.QuoteLine{{SKU: "s", Quantity: 1, Unit: 100, Total: 100}}}},
+	})
+	return len(s.orders) - 1
 }
 
 func (s *books) pay(i int) {
@@ -71,6 +78,15 @@ func (s *books) Snapshot(_ context.Context, _ stock.ActivityID, visit func(order
 		}
 	}
 	return map[stock.LogID]stock.Cursor{"log": {Log: "log", Epoch: 1, Position: 9}}, s.undelivered, nil
+}
+
+func (s *books) Dead(_ context.Context, after int64, _ int) (page []outbox.Message, err error) {
+	for _, m := range s.undelivered {
+		if m.Reason == "dead" && m.ID > after {
+			page = append(page, m)
+		}
+	}
+	return page, nil
 }
 
 func (s *books) Replica(context.Context, stock.Cursor) (map[stock.ActivityID]*stock.Book, error) {
@@ -123,9 +139,16 @@ func TestNoFalseAlarms(t *testing.T) {
 		s.orders[0].Money.Refunds = []order.Refund{{ID: "r", Capture: "c0", Amount: s.orders[0].Terms.Money(), State: order.RefundRequested}}
 	})
 	f("late money that bought the same again", func(s *books) {
-		s.orders[1].Money.Captures = []order.Capture{{ID: "l", Payment: "p", Amount: s.orders[1].Terms.Money(), Late: true, Pays: s.orders[3].ID}}
-		s.orders[3].State, s.orders[3].LateOf = order.Paid, "p"
-		s.settle(3, stock.Confirmed)
+		i := s.reserve("u1", "late:p")
+		s.orders[1].Money.Captures = []order.Capture{{ID: "l", Payment: "p", Amount: s.orders[1].Terms.Money(), Late: true, Pays: s.orders[i].ID}}
+		s.orders[i].State, s.orders[i].LateOf = order.Paid, "p"
+		s.settle(i, stock.Confirmed)
+	})
+	f("late money whose new order is landed before the old one knows", func(s *books) {
+		i := s.reserve("u1", "late:p")
+		s.orders[1].Money.Captures = []order.Capture{{ID: "l", Payment: "p", Amount: s.orders[1].Terms.Money(), Late: true}}
+		s.orders[i].State, s.orders[i].LateOf = order.Paid, "p"
+		s.settle(i, stock.Confirmed)
 	})
 }
 
@@ -162,10 +185,23 @@ func TestPlantedFaults(t *testing.T) {
 		one := order.Refund{Capture: "c0", State: order.RefundDone}
 		s.orders[0].Money.Refunds = []order.Refund{one, one}
 	})
-	f("is said to pay", func(s *books) {
-		s.orders[1].Money.Captures = []order.Capture{{ID: "l", Payment: "p", Pays: s.orders[2].ID}}
+	late := func(s *books, pays stock.OrderID) {
+		s.orders[1].Money.Captures = []order.Capture{{ID: "l", Payment: "p", Amount: s.orders[1].Terms.Money(), Late: true, Pays: pays}}
+	}
+	f("does not fit", func(s *books) { late(s, s.orders[2].ID) })
+	f("does not exist", func(s *books) { late(s, "99") })
+	f("no order gave it", func(s *books) {
 		s.orders[3].State, s.orders[3].LateOf = order.Paid, "p"
 		s.settle(3, stock.Confirmed)
+	})
+	f("is refunded although", func(s *books) { s.orders[0].State = order.Refunded })
+	f("dead letter 7", func(s *books) {
+		s.pay(2)
+		s.undelivered = []outbox.Message{{ID: 7, Key: string(s.orders[2].ID), Topic: order.TopicPaid, Reason: "dead"}}
+	})
+	f("its reservation", func(s *books) { // a reminder on its way settles nothing
+		s.pay(2)
+		s.undelivered = []outbox.Message{{Key: string(s.orders[2].ID), Topic: order.TopicPaymentDue}}
 	})
 }
 

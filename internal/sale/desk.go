@@ -2,7 +2,6 @@ package sale
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -63,10 +62,31 @@ func (d *Desk) Create(ctx context.Context, a Activity) (Activity, error) {
 	if err := a.Validate(); err != nil {
 		return Activity{}, err
 	}
+	if err := d.room(ctx); err != nil {
+		return Activity{}, err
+	}
 	if err := d.store.CreateActivity(ctx, a); err != nil {
 		return Activity{}, err
 	}
 	return d.settle(ctx, a)
+}
+
+// room refuses an activity too many.
+func (d *Desk) room(ctx context.Context) error {
+	all, err := d.store.Activities(ctx)
+	if err != nil {
+		return err
+	}
+	live := 0
+	for _, a := range all {
+		if a.State != Closed {
+			live++
+		}
+	}
+	if live >= MaxActivities {
+		return fmt.Errorf("%w: %d activities are not closed, which is the most there can be; close one", ErrInvalid, live)
+	}
+	return nil
 }
 
 func fill(a *Activity) {
@@ -101,7 +121,9 @@ func (a Activity) Validate() error {
 		return bad("kind %q is not one of: flash", a.Kind)
 	case len(a.Title) < 1 || len(a.Title) > 200:
 		return bad("title must be 1..200 bytes")
-	case a.OpensAt < 0 || a.State != Draft && a.ClosesAt <= a.OpensAt || a.State == Draft && a.ClosesAt < 0:
+	case a.State != Draft && a.OpensAt <= 0 || a.OpensAt < 0:
+		return bad("opens_at must be after 1970")
+	case a.State != Draft && a.ClosesAt <= a.OpensAt || a.ClosesAt < 0:
 		return bad("closes_at must be after opens_at")
 	case a.HoldSeconds < 1 || a.HoldSeconds > maxHold:
 		return bad("hold_seconds must be 1..%d", maxHold)
@@ -128,6 +150,9 @@ func (a Activity) Validate() error {
 		}
 		if err := it.Price.Validate(); err != nil {
 			return bad("items[%d].price: %w", i, err)
+		}
+		if it.Price.Amount > pricing.MaxAmount/int64(it.PerOrder) {
+			return bad("items[%d]: an order of per_order %d would come to more than %d", i, it.PerOrder, int64(pricing.MaxAmount))
 		}
 		seen[it.SKU] = true
 	}
@@ -196,7 +221,13 @@ func (d *Desk) Drain(ctx context.Context, activity stock.ActivityID) (Activity, 
 // Close ends the activity for good, late payments included: they are refunded.
 // Units still held may yet be paid for or expire.
 func (d *Desk) Close(ctx context.Context, activity stock.ActivityID) (Activity, error) {
-	return d.move(ctx, activity, Closed, Draft, Scheduled, Warm, Open, Paused, Draining, Closed)
+	return d.change(ctx, activity, func(a *Activity) error {
+		if a.State == Draft {
+			a.OpensAt = 0 // it was never announced, and is not shown as a sale that was
+		}
+		a.State = Closed
+		return nil
+	})
 }
 
 func (d *Desk) move(ctx context.Context, activity stock.ActivityID, next State, from ...State) (Activity, error) {
@@ -280,71 +311,13 @@ func (d *Desk) settle(ctx context.Context, a Activity) (Activity, error) {
 			return Activity{}, err
 		}
 	}
-	if err := d.shop.Refresh(ctx); err != nil {
+	err := d.shop.Refresh(ctx)
+	saved, failed := d.Get(ctx, a.ID)
+	if failed != nil {
+		return Activity{}, failed
+	}
+	if shown := d.shop.find(a.ID); err != nil && (shown == nil || shown.Revision != saved.Revision) {
 		return Activity{}, err
 	}
-	return d.Get(ctx, a.ID)
-}
-
-// Stock adds units to a live SKU or takes free ones back. Idempotent by id:
-// the same id answers what it answered the first time. Errors: ErrTransition,
-// stock.ErrInsufficient with what can be taken, stock.ErrConflict.
-func (d *Desk) Stock(ctx context.Context, activity stock.ActivityID, id string, sku stock.SKU, delta int, reason string) (stock.Counts, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	a, err := d.Get(ctx, activity)
-	if err != nil {
-		return stock.Counts{}, err
-	}
-	switch {
-	case a.State == Draft || a.State == Closed:
-		return stock.Counts{}, fmt.Errorf("%w: %s is %s", ErrTransition, a.ID, a.State)
-	case a.item(sku) == nil:
-		return stock.Counts{}, &stock.Refusal{Err: stock.ErrNoSuchSKU, SKU: sku}
-	case delta == 0:
-		return stock.Counts{}, fmt.Errorf("%w: delta must not be 0", ErrInvalid)
-	}
-	if d.board.Face(a.ID) == nil { // units of an activity exist once they are allocated
-		if err := d.allocate(ctx, a); err != nil {
-			return stock.Counts{}, err
-		}
-	}
-	counts, err := d.apply(ctx, stock.Adjustment{
-		ID: "stock-" + id, Activity: activity, SKU: sku, Delta: delta, Reason: reason, At: stock.MillisOf(d.now()),
-	})
-	return counts, err
-}
-
-// apply records an adjustment, asks the ledger, and records the answer.
-func (d *Desk) apply(ctx context.Context, a stock.Adjustment) (stock.Counts, error) {
-	had, err := d.store.SaveAdjustment(ctx, a)
-	if err != nil {
-		return stock.Counts{}, err
-	}
-	if had.Finished && had.Refusal != "" {
-		return stock.Counts{}, fmt.Errorf("%w: answered before: %s", stock.ErrInsufficient, had.Refusal)
-	}
-	if !had.Finished {
-		err := d.ledger.Adjust(ctx, a)
-		refusal := ""
-		switch {
-		case final(err):
-			refusal = err.Error()
-		case err != nil:
-			return stock.Counts{}, err
-		}
-		if saved := d.store.FinishAdjustment(ctx, a.Activity, a.ID, refusal); saved != nil {
-			return stock.Counts{}, saved
-		}
-		if err != nil {
-			return stock.Counts{}, err
-		}
-	}
-	return d.ledger.Counts(ctx, a.Activity)
-}
-
-// final says whether the ledger's answer to an adjustment will stay the same.
-func final(err error) bool {
-	return errors.Is(err, stock.ErrInsufficient) || errors.Is(err, stock.ErrInvalid) || errors.Is(err, stock.ErrNoSuchSKU) ||
-		errors.Is(err, stock.ErrConflict) || errors.Is(err, stock.ErrEnded)
+	return saved, nil // an activity that cannot be shown is the life task's to report, if it is another one
 }

@@ -48,6 +48,9 @@ func newFlash(a Activity) (flash, error) {
 }
 
 func (f flash) Offer(r PurchaseRequest) (Offer, error) {
+	if r.Pass != "" || r.Ticket != "" {
+		return Offer{}, fmt.Errorf("%w: this sale asks for no pass and no ticket", stock.ErrInvalid)
+	}
 	if len(r.Lines) == 1 {
 		if made := f.single[r.Lines[0].SKU]; r.Lines[0].Quantity >= 1 && r.Lines[0].Quantity <= len(made) {
 			return Offer{Terms: made[r.Lines[0].Quantity-1]}, nil

@@ -33,9 +33,14 @@ func (d *Desk) Step(ctx context.Context) (worked bool, err error) {
 		d.settled[a.ID] = err == nil && a.State == Closed
 	}
 	faults = append(faults, d.redo(ctx))
+	// Shown again even if nothing moved: an edit may have been saved by a call
+	// that ended before it could be shown.
 	if worked {
-		faults = append(faults, d.shop.Refresh(ctx))
+		if activities, err = d.store.Activities(ctx); err != nil {
+			return worked, errors.Join(append(faults, err)...)
+		}
 	}
+	faults = append(faults, d.shop.display(ctx, activities))
 	return worked, errors.Join(faults...)
 }
 
@@ -45,12 +50,13 @@ func (d *Desk) redo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var faults []error
 	for _, a := range open {
 		if _, err := d.apply(ctx, a); err != nil && !final(err) {
-			return err
+			faults = append(faults, fmt.Errorf("activity %s: adjustment %s: %w", a.Activity, a.ID, err))
 		}
 	}
-	return nil
+	return errors.Join(faults...)
 }
 
 // advance follows one activity's clock, as far as it goes now.
@@ -117,10 +123,10 @@ func (d *Desk) to(ctx context.Context, activity stock.ActivityID, next State, fr
 // tell brings the ledger to what the store says of an activity. It is
 // idempotent: what the ledger shows already is not said again.
 func (d *Desk) tell(ctx context.Context, a Activity) error {
-	if a.State == Draft || a.State == Scheduled {
+	face := d.board.Face(a.ID)
+	if a.State == Draft || a.State == Scheduled && face == nil {
 		return nil
 	}
-	face := d.board.Face(a.ID)
 	if face == nil {
 		if a.State == Closed {
 			return nil // it never had units

@@ -291,6 +291,10 @@ func TestStockIsIdempotent(t *testing.T) {
 	for range 2 {
 		_, err = b.desk.Stock(t.Context(), "drop", "d2", "cup", -6, "broken")
 		b.want(err, stock.ErrInsufficient)
+		var r *stock.Refusal
+		if !errors.As(err, &r) || r.Available != 5 {
+			t.Errorf("the refusal does not say what can be taken: %v", err)
+		}
 	}
 	_, err = b.desk.Stock(t.Context(), "drop", "d3", "pot", 1, "")
 	b.want(err, stock.ErrNoSuchSKU)
@@ -355,6 +359,101 @@ func TestTerms(t *testing.T) {
 	}
 	_, err := b.buy("ann", "[{cup 1}]", stock.Line{SKU: "cup", Quantity: 2})
 	b.want(err, stock.ErrMismatch)
+}
+
+// What cannot be priced is refused before it is saved, and an activity that
+// cannot be shown hides no other.
+func TestOneBadActivityHidesNoOther(t *testing.T) {
+	b := newBench(t)
+	dear := pricing.Money{Amount: pricing.MaxAmount, Currency: "CNY"}
+	_, err := b.desk.Create(t.Context(), sale.Activity{ID: "dear", Title: "X", OpensAt: b.in(0), Items: []sale.Item{{SKU: "cup", Price: dear, Units: 1, PerOrder: 2}}})
+	b.want(err, sale.ErrInvalid)
+	b.create(sale.Activity{ID: "fine", OpensAt: b.in(0), Items: []sale.Item{{SKU: "cup", Price: dear, Units: 1, PerOrder: 1}}})
+	two := 2
+	_, err = b.desk.Edit(t.Context(), "fine", sale.Edit{Items: []sale.ItemEdit{{SKU: "cup", PerOrder: &two}}})
+	b.want(err, sale.ErrInvalid)
+	// One that got into the store all the same, as by another version of the program.
+	if err := b.store.CreateActivity(t.Context(), sale.Activity{ID: "bad", Kind: "flash", State: sale.Scheduled, OpensAt: b.in(0), ClosesAt: b.in(time.Hour), HoldSeconds: 1,
+		Items: []sale.Item{{SKU: "cup", Price: dear, PerOrder: 2}}, Epoch: 1, Revision: 1}); err != nil {
+		t.Fatal(err)
+	}
+	b.create(sale.Activity{OpensAt: b.in(0)})
+	if _, err := b.buy("ann", "k"); err != nil {
+		t.Errorf("another activity is hidden: %v", err)
+	}
+}
+
+// The epoch is no opening time: it would be saved and never reach the ledger.
+func TestOpensAtZero(t *testing.T) {
+	b := newBench(t)
+	b.create(sale.Activity{OpensAt: b.in(0)})
+	zero := stock.Millis(0)
+	_, err := b.desk.Edit(t.Context(), "drop", sale.Edit{OpensAt: &zero})
+	b.want(err, sale.ErrInvalid)
+}
+
+// A delta allocates a scheduled sale early; a later opening still reaches the ledger.
+func TestPostponedAfterADelta(t *testing.T) {
+	b := newBench(t)
+	b.create(sale.Activity{OpensAt: b.in(time.Hour), ClosesAt: b.in(9 * time.Hour)})
+	if _, err := b.desk.Stock(t.Context(), "drop", "d", "cup", 1, ""); err != nil {
+		t.Fatal(err)
+	}
+	later := b.in(3 * time.Hour)
+	if _, err := b.desk.Edit(t.Context(), "drop", sale.Edit{OpensAt: &later}); err != nil {
+		t.Fatal(err)
+	}
+	b.now = b.now.Add(2 * time.Hour)
+	b.step()
+	_, err := b.buy("ann", "k")
+	b.want(err, stock.ErrNotOpen)
+}
+
+// An edit that was saved by a call which ended before it was shown is shown by
+// the next step.
+func TestLostRefresh(t *testing.T) {
+	b := newBench(t)
+	b.create(sale.Activity{OpensAt: b.in(0)})
+	if _, err := b.store.UpdateActivity(t.Context(), "drop", func(a *sale.Activity) error { a.Title = "New title"; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	b.step()
+	if v, err := b.shop.View("drop"); err != nil || v.Title != "New title" {
+		t.Errorf("shoppers see %q, %v", v.Title, err)
+	}
+}
+
+// A draft that is closed was never a sale.
+func TestClosedDraftStaysHidden(t *testing.T) {
+	b := newBench(t)
+	b.create(sale.Activity{})
+	if _, err := b.desk.Close(t.Context(), "drop"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := b.shop.View("drop")
+	b.want(err, sale.ErrNoSuchActivity)
+	b.step()
+}
+
+// A sale whose stock was adjusted to the bound can still be paused.
+func TestPauseAfterManyDeltas(t *testing.T) {
+	b := newBench(t)
+	b.create(sale.Activity{OpensAt: b.in(0)})
+	book, _, err := stock.NewBook(stock.Allocation{ID: "x", Activity: "x", Epoch: 1, OpensAt: 1, ClosesAt: 2, Hold: 1, Items: []stock.Item{{SKU: "cup", PerOrder: 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; err == nil; i++ {
+		_, err = book.Adjust(stock.Adjustment{ID: fmt.Sprint(i), SKU: "cup", Delta: 1})
+	}
+	b.want(err, stock.ErrOverloaded)
+	if _, err := book.Adjust(stock.Adjustment{ID: "pause", Phase: stock.Paused}); err != nil || book.Phase() != stock.Paused {
+		t.Errorf("pausing: %v", err)
+	}
+	var d stock.Decoder
+	if _, err := d.Snapshot(book.AppendSnapshot(nil)); err != nil {
+		t.Errorf("its snapshot: %v", err)
+	}
 }
 
 func TestCreateNamesTheFault(t *testing.T) {

@@ -53,16 +53,23 @@ func NewShop(l stock.Ledger, b *stock.Board, g Gate, ids *id.Source, s Store, p 
 
 func (s *Shop) find(activity stock.ActivityID) *onSale { return (*s.show.Load())[activity] }
 
-// Refresh reads the activities anew. Those that have not changed are kept.
+// Refresh reads the activities anew and shows them.
 func (s *Shop) Refresh(ctx context.Context) error {
 	activities, err := s.store.Activities(ctx)
 	if err != nil {
 		return fmt.Errorf("refresh activities: %w", err)
 	}
+	return s.display(ctx, activities)
+}
+
+// display shows activities as stored. Those that have not changed are kept; one
+// that cannot be prepared stays as it was and hides no other.
+func (s *Shop) display(ctx context.Context, activities []Activity) error {
+	var faults []error
 	old := *s.show.Load()
 	next := make(map[stock.ActivityID]*onSale, len(activities))
 	for _, a := range activities {
-		if a.State == Draft {
+		if a.State == Draft || a.OpensAt == 0 { // a draft, or one that was closed as a draft
 			continue
 		}
 		if had := old[a.ID]; had != nil && had.Revision == a.Revision {
@@ -71,12 +78,15 @@ func (s *Shop) Refresh(ctx context.Context) error {
 		}
 		prepared, err := s.prepare(ctx, a)
 		if err != nil {
-			return fmt.Errorf("activity %s: %w", a.ID, err)
+			faults = append(faults, fmt.Errorf("activity %s: %w", a.ID, err))
+			prepared = old[a.ID]
 		}
-		next[a.ID] = prepared
+		if prepared != nil {
+			next[a.ID] = prepared
+		}
 	}
 	s.show.Store(&next)
-	return nil
+	return errors.Join(faults...)
 }
 
 func (s *Shop) prepare(ctx context.Context, a Activity) (*onSale, error) {

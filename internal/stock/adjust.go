@@ -2,8 +2,12 @@ package stock
 
 import "fmt"
 
-// maxAdjustments bounds the adjustments remembered of one activity.
-const maxAdjustments = 10_000
+// Adjustments remembered of one activity are bounded. Deltas meet their bound
+// first, so that a sale whose stock is synced too eagerly can still be paused.
+const (
+	maxDeltas      = 100_000
+	maxAdjustments = 2 * maxDeltas
+)
 
 // maxAdjustmentID leaves room for a prefix before an operator's id.
 const maxAdjustmentID = MaxID + 8
@@ -21,8 +25,8 @@ func (b *Book) Adjust(a Adjustment) (*Entry, error) {
 	if err := a.check(); err != nil {
 		return nil, err
 	}
-	if len(b.adjusted) >= maxAdjustments {
-		return nil, fmt.Errorf("%w: %d adjustments of one activity", ErrOverloaded, maxAdjustments)
+	if n := len(b.adjusted); n >= maxAdjustments || a.Delta != 0 && n >= maxDeltas {
+		return nil, fmt.Errorf("%w: %d adjustments of one activity", ErrOverloaded, n)
 	}
 	if err := b.adjustable(a); err != nil {
 		return nil, err

@@ -83,8 +83,7 @@ func (l *Ledger) gather() {
 // find out. Until then nothing new is taken.
 func (l *Ledger) postpone(cause error, b *batch) {
 	l.full = cause
-	b.err = fmt.Errorf("%w: %w", stock.ErrUnknown, cause)
-	close(b.done)
+	b.fail(cause)
 	l.open.count += b.count
 	for _, acc := range b.dirty {
 		if !acc.dirty {
@@ -98,16 +97,21 @@ func (l *Ledger) postpone(cause error, b *batch) {
 // commits, so that none of them waits for it.
 func (l *Ledger) Prepare(context.Context) (worked bool, err error) { return l.log.Prepare() }
 
-// fail stops the ledger for good and answers everyone who waits.
+// fail stops the ledger for good and answers those who wait for b or the open batch.
 func (l *Ledger) fail(cause error, b *batch) error {
 	l.failed = fmt.Errorf("log: %w", cause)
 	l.o.Log.Error("the ledger stopped accepting: its log cannot be written; restart the server after the disk is healthy", "error", cause)
-	for _, x := range []*batch{b, l.open} {
-		x.err = fmt.Errorf("%w: %w", stock.ErrUnknown, cause)
-		close(x.done)
+	b.fail(cause)
+	if l.open != b {
+		l.open.fail(cause)
 	}
 	l.open = newBatch()
 	return l.failed
+}
+
+func (b *batch) fail(cause error) {
+	b.err = fmt.Errorf("%w: %w", stock.ErrUnknown, cause)
+	close(b.done)
 }
 
 func (acc *account) publish(position uint64) {

@@ -157,11 +157,18 @@ func (l *Ledger) Head() stock.Cursor {
 	return stock.Cursor{Log: LogID, Epoch: Epoch, Position: l.log.Durable()}
 }
 
-// Failed is why the ledger stopped accepting, or nil.
+// Failed is why the ledger stopped accepting for good, or nil.
 func (l *Ledger) Failed() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.failed
+}
+
+// Full is why the ledger accepts nothing for now, or nil.
+func (l *Ledger) Full() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.full
 }
 
 // Open implements stock.Ledger.
@@ -358,9 +365,8 @@ func (l *Ledger) stage(acc *account, e *stock.Entry) *batch {
 	position, err := l.log.Stage(l.encoded)
 	if err != nil {
 		// The book is ahead of the log now, so nothing may be built on it.
-		l.failed = fmt.Errorf("log: %w", err)
 		acc.last = ^uint64(0)
-		return failedBatch(l.failed)
+		return failedBatch(l.fail(err, l.open))
 	}
 	acc.last = position
 	if !acc.dirty {
@@ -375,8 +381,7 @@ func (l *Ledger) stage(acc *account, e *stock.Entry) *batch {
 
 func failedBatch(cause error) *batch {
 	b := newBatch()
-	b.err = fmt.Errorf("%w: %w", stock.ErrUnknown, cause)
-	close(b.done)
+	b.fail(cause)
 	return b
 }
 
