@@ -181,8 +181,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	all.Wait()
 	remembered := 0
 	for i := range v.sets {
-		for j := range v.sets[i] {
-			if v.sets[i][j].Load() != nil {
+		for j := range v.sets[i].places {
+			if v.sets[i].places[j].Load() != nil {
 				remembered++
 			}
 		}

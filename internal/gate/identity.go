@@ -55,13 +55,19 @@ type Verifier struct {
 	turn   atomic.Uint32
 }
 
-type set [ways]atomic.Pointer[verified]
+// set is one cache line. The tags tell which place may hold a token without
+// following any pointer: under a flood of many users each one followed is a
+// cache miss. A tag and its place are stored apart, so a match is only a hint.
+type set struct {
+	tags   [ways]atomic.Uint64
+	places [ways]atomic.Pointer[verified]
+}
 
-// verified is a token whose signature was good. Its expiry is judged at each use.
+// verified is a token whose signature was good. Its expiry is judged at each
+// use. Token and user share one allocation, side by side.
 type verified struct {
-	hash     uint64
-	token    string
 	identity Identity
+	token    string
 }
 
 // NewVerifier accepts tokens signed with any of 1..MaxKeys keys, and remembers
@@ -104,10 +110,13 @@ func (v *Verifier) Verify(token []byte) (Identity, error) {
 		return Identity{}, ErrUnauthenticated
 	}
 	hash := maphash.Bytes(v.seed, token)
-	places := &v.sets[hash&v.mask]
-	for i := range places {
+	at := &v.sets[hash&v.mask]
+	for i := range at.tags {
+		if at.tags[i].Load() != hash {
+			continue
+		}
 		// The whole token is compared: a hash alone must never let anyone in.
-		if seen := places[i].Load(); seen != nil && seen.hash == hash && seen.token == string(token) {
+		if seen := at.places[i].Load(); seen != nil && seen.token == string(token) {
 			if !v.now().Before(seen.identity.Expires) {
 				return Identity{}, ErrUnauthenticated
 			}
@@ -123,8 +132,9 @@ func (v *Verifier) verify(hash uint64, token string) (Identity, error) {
 	if _, err := v.parser.ParseWithClaims(token, &claims, v.candidates); err != nil || !validUser(claims.Subject) {
 		return Identity{}, ErrUnauthenticated
 	}
-	seen := &verified{hash, token, Identity{stock.UserID(claims.Subject), claims.ExpiresAt.Time}}
-	v.remember(seen)
+	text := token + claims.Subject
+	seen := &verified{Identity{stock.UserID(text[len(token):]), claims.ExpiresAt.Time}, text[:len(token)]}
+	v.remember(hash, seen)
 	return seen.identity, nil
 }
 
@@ -152,17 +162,18 @@ func (v *Verifier) candidates(t *jwt.Token) (any, error) {
 
 // remember puts a token into its set, in place of an empty or expired entry or
 // else of one taken in turn.
-func (v *Verifier) remember(seen *verified) {
-	places := &v.sets[seen.hash&v.mask]
+func (v *Verifier) remember(hash uint64, seen *verified) {
+	at := &v.sets[hash&v.mask]
 	now := v.now()
 	victim := int(v.turn.Add(1) % ways)
-	for i := range places {
-		if old := places[i].Load(); old == nil || !now.Before(old.identity.Expires) {
+	for i := range at.places {
+		if old := at.places[i].Load(); old == nil || !now.Before(old.identity.Expires) {
 			victim = i
 			break
 		}
 	}
-	places[victim].Store(seen)
+	at.places[victim].Store(seen)
+	at.tags[victim].Store(hash)
 }
 
 // validUser allows 1..64 printable ASCII bytes without spaces.
