@@ -19,7 +19,7 @@ FUZZTIME ?= 10s
 RACY := stock/... sale order/... gate api lib/wal lib/outbox lib/run lib/id lib/clock \
         backend/walstock backend/sqlstore
 
-.PHONY: help run build test servers check lint fmt tidy race fuzz bench ci
+.PHONY: mutants help run build test servers check lint fmt tidy race fuzz sim bench ci
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,16 @@ fuzz: ## every fuzz target for FUZZTIME each (10s)
 		echo "$(GO) test -run '^$$' -fuzz ^$$target\$$ -fuzztime $(FUZZTIME) ./$$dir"; \
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$dir"; \
 	done
+
+mutants: ## plant bugs one at a time and show which test catches each (minutes)
+	$(GO) run ./test/mutants
+
+sim: ## the whole engine under N seeds and faults (10000), or SEED=… once more with its trace
+ifdef SEED
+	SEED=$(SEED) $(GO) test -count=1 -run 'TestSeed$$' -v ./sim
+else
+	N=$(or $(N),10000) $(GO) test -count=1 -timeout 3h -run 'TestSeeds$$' -v ./sim
+endif
 
 bench: servers build ## measure beside nginx and Redis, write docs/BENCHMARKS.md (QUICK=1: 2 minutes)
 	$(GO) run ./bench

@@ -27,6 +27,7 @@ var kinds = map[string]string{
 	"crash in recovery":        "while the next process comes up",
 	"fsync error":              "EIO; what was to be synced may be lost and is still read",
 	"short write":              "EIO in the middle of a write",
+	"refused by a full disk":   "until there is room again",
 	"disk full":                "ENOSPC",
 	"stalled sync":             "shoppers go on while the log is being synced",
 	"store refuses":            "a write of the store fails",
@@ -111,14 +112,20 @@ type faults struct {
 
 	eio, short, stall      bool
 	storeError, storeLost  bool
-	handler                string
+	handler                string // what the next events meet
+	handlers               int    // how many of them
+	poison                 string // the key that they stick to
 	booting, full, hanging bool
 }
 
 // armFault prepares one fault.
 func (w *world) armFault() {
 	f := &w.faults
-	switch w.rng.IntN(12) {
+	draw := w.rng.IntN(12)
+	if w.long() && w.chance(1, 3) {
+		draw = 5 // where a segment ends is where room is asked for
+	}
+	switch draw {
 	case 0, 1, 2:
 		f.fuse = 1 + w.rng.IntN(25)
 		w.tell("  power will fail at operation %d from now", f.fuse)
@@ -128,7 +135,10 @@ func (w *world) armFault() {
 		f.short = true
 	case 5:
 		f.full = true
-		w.disk.Fill(int64(w.rng.IntN(4000)))
+		w.disk.Fill(int64(w.rng.IntN(1500)))
+		if !w.long() && w.chance(1, 2) {
+			w.compact()
+		}
 	case 6, 7:
 		f.stall = true
 	case 8:
@@ -136,6 +146,7 @@ func (w *world) armFault() {
 	case 9:
 		f.storeLost = true
 	default:
+		f.handlers, f.poison = 1+w.rng.IntN(5), ""
 		f.handler = pick(w, []string{"handler fails", "handler fails afterwards", "handler panics", "handler hangs"})
 	}
 }
@@ -209,13 +220,15 @@ func (w *world) crashNow() {
 func (w *world) restart() {
 	w.shoppers.hangUp()
 	f := &w.faults
-	dark := f.dark
-	*f = faults{booting: true}
+	dark, full := f.dark, f.full && w.chance(3, 4)
+	*f = faults{booting: true, full: full}
 	w.disk.Judge(nil)
-	w.disk.Fill(-1)
+	if !full {
+		w.disk.Fill(-1)
+	}
 	switch {
 	case !dark && w.e.ledger.Failed() == nil && w.chance(1, 3):
-		if err := w.e.ledger.Close(); err != nil {
+		if err := w.e.ledger.Close(); err != nil && !full {
 			w.violate("closing the ledger: %v", err)
 		}
 		w.disk = w.disk.Kill()
@@ -237,7 +250,14 @@ func (w *world) restart() {
 	if w.chance(1, 6) {
 		f.fuse = 1 + w.rng.IntN(12)
 	}
-	if _, err := w.boot(); err != nil && !f.dark {
+	_, err := w.boot()
+	if err != nil && !f.dark && f.full { // an operator makes room
+		w.tell("  it does not come up on a full disk: %v", err)
+		f.full = false
+		w.disk.Fill(-1)
+		_, err = w.boot()
+	}
+	if err != nil && !f.dark {
 		w.violate("the engine does not come up: %v", err)
 	}
 	f.booting = false
@@ -255,6 +275,9 @@ func (w *world) reopenStore() (err error) {
 // secondLander lets another lander take the fence: this process may land no
 // more, and is replaced.
 func (w *world) secondLander() {
+	if _, err := w.e.lander.Step(context.Background()); err != nil {
+		return // it may not have the fence itself
+	}
 	other := w.newLander(w.e)
 	if _, err := other.Step(context.Background()); err != nil || w.faults.dark {
 		return
@@ -278,10 +301,11 @@ func (w *world) flaky(_ string, h outbox.Handler) outbox.Handler {
 			return errPower
 		}
 		kind := f.handler
-		if kind == "" || !w.chance(1, 3) {
+		if kind == "" || f.handlers == 0 || f.poison == "" && !w.chance(1, 2) || f.poison != "" && f.poison != m.Key {
 			return h(ctx, m)
 		}
-		f.handler = ""
+		f.poison = m.Key
+		f.handlers--
 		w.fire(kind)
 		switch kind {
 		case "handler fails afterwards":

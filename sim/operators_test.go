@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"sluice/internal/catalog"
@@ -19,6 +20,8 @@ import (
 type operators struct {
 	w          *world
 	activities []sale.Activity // as created
+	next       sale.Activity   // being created
+	unshown    bool            // one was created without an answer; the next life step shows it
 	deltas     []delta
 	edits      int
 }
@@ -40,70 +43,138 @@ func newOperators(w *world) *operators { return &operators{w: w} }
 func (w *world) found() bool {
 	w.quiet = true
 	defer func() { w.quiet = false }()
-	ctx := context.Background()
 	if _, err := w.boot(); err != nil {
 		w.violate("a new engine does not come up: %v", err)
 		return false
 	}
-	for i := range 1 + w.rng.IntN(2) {
-		opens := w.now() + stock.Millis(w.rng.IntN(3))*20_000
-		a := sale.Activity{
-			ID: stock.ActivityID(fmt.Sprint("a", i)), Title: "Sale", OpensAt: opens,
-			ClosesAt:    opens + stock.Millis(10+w.rng.IntN(60))*60_000,
-			HoldSeconds: pick(w, []int{30, 120, 600}), PerUser: w.rng.IntN(6),
-			LatePayment: pick(w, []pricing.LatePolicy{pricing.RereserveOrRefund, pricing.RereserveOrRefund, pricing.AlwaysRefund}),
-			Restock:     w.chance(1, 2),
-		}
-		for j := range 1 + w.rng.IntN(3) {
-			a.Items = append(a.Items, sale.Item{
-				SKU: stock.SKU(fmt.Sprint("s", j)), Price: pricing.Money{Amount: pick(w, []int64{0, 1, 990, 5900}), Currency: "CNY"},
-				Units: pick(w, []int{1, 3, 10, 40}), PerUser: w.rng.IntN(5), PerOrder: 1 + w.rng.IntN(4),
-			})
-		}
-		made, err := w.e.sales.Create(ctx, a)
-		if err != nil {
-			w.violate("create activity: %v", err)
-			return false
-		}
-		w.ops.activities = append(w.ops.activities, made)
+	for range 1 + w.rng.IntN(2) {
+		w.ops.create()
 	}
 	w.oracle.follow()
 	return w.violation == ""
 }
 
+// longTail makes names as long as they may be, in runs that are to fill the
+// log's segments.
+var longTail = strings.Repeat("x", stock.MaxID-4)
+
+// create announces one more activity. One whose creation was not answered is
+// tried again.
+func (o *operators) create() {
+	w := o.w
+	if o.next.ID == "" {
+		o.next = o.draft()
+	}
+	made, err := w.e.sales.Create(context.Background(), o.next)
+	w.tell("  create %s: %v", o.next.ID, err)
+	switch {
+	case w.faults.dark:
+	case err == nil, errors.Is(err, sale.ErrExists):
+		if err != nil {
+			made = o.next
+		}
+		o.activities = append(o.activities, made)
+		o.next = sale.Activity{}
+		w.oracle.follow()
+	case w.unheard(err):
+		o.unshown = true
+	default:
+		w.violate("create activity: %v", err)
+	}
+}
+
+func (o *operators) draft() sale.Activity {
+	w := o.w
+	opens := w.now() + pick(w, []stock.Millis{0, 0, 0, 5_000, 60_000})
+	a := sale.Activity{
+		ID: stock.ActivityID(fmt.Sprint("a", len(o.activities)) + w.tail), Title: "Sale", OpensAt: opens,
+		ClosesAt:    opens + stock.Millis(20+w.rng.IntN(120))*60_000,
+		HoldSeconds: pick(w, []int{30, 120, 600}), PerUser: pick(w, []int{0, 0, 2, 5, 9}),
+		LatePayment: pick(w, []pricing.LatePolicy{pricing.RereserveOrRefund, pricing.RereserveOrRefund, pricing.AlwaysRefund}),
+		Restock:     w.chance(1, 2),
+	}
+	for j := range 1 + w.rng.IntN(3) {
+		a.Items = append(a.Items, sale.Item{
+			SKU: stock.SKU(fmt.Sprint("s", j)), Price: pricing.Money{Amount: pick(w, []int64{0, 1, 990, 990, 990, 5900, 5900, 5900}), Currency: "CNY"},
+			Units: pick(w, []int{1, 3, 10, 40, 200}), PerUser: pick(w, []int{0, 0, 1, 3, 6}), PerOrder: 1 + w.rng.IntN(4),
+		})
+	}
+	if w.long() { // as much as can be sold
+		a.PerUser, a.OpensAt, a.ClosesAt = 0, w.now(), w.now()+10*3_600_000
+		for j := range a.Items {
+			a.Items[j].Units, a.Items[j].PerUser = 500, 0
+		}
+	}
+	return a
+}
+
+// selling says whether anything can be bought, as far as anybody knows.
+func (o *operators) selling() bool {
+	return slices.ContainsFunc(o.activities, func(a sale.Activity) bool {
+		b := o.w.oracle.books[a.ID]
+		return b == nil || b.phase == stock.Live && b.closes > o.w.now()
+	})
+}
+
+// current is an activity to do something with: mostly a late one.
+func (o *operators) current() sale.Activity {
+	if n := len(o.activities); n > 2 && o.w.chance(3, 4) {
+		return pick(o.w, o.activities[n-2:])
+	}
+	return pick(o.w, o.activities)
+}
+
 // products are in every run's catalogue.
 func products() (all []catalog.Product) {
 	for j := range 3 {
-		all = append(all, catalog.Product{ID: stock.SKU(fmt.Sprint("s", j)), Title: fmt.Sprint("Product ", j), Price: pricing.Money{Amount: 990, Currency: "CNY"}})
+		for _, tail := range []string{"", longTail} {
+			all = append(all, catalog.Product{ID: stock.SKU(fmt.Sprint("s", j) + tail), Title: "Product", Price: pricing.Money{Amount: 990, Currency: "CNY"}})
+		}
 	}
 	return all
 }
 
 func (o *operators) act() {
 	w := o.w
-	a := pick(w, o.activities)
-	switch w.rng.IntN(16) {
+	if (w.chance(1, 40) || !o.selling()) && len(o.activities) < 60 {
+		o.create()
+		return
+	}
+	a := o.current()
+	draw := w.rng.IntN(16)
+	if w.long() && draw >= 5 && draw <= 11 {
+		draw = 12
+	}
+	switch draw {
 	case 0, 1, 2, 3:
 		o.units(a)
 	case 4:
 		o.unitsAgain()
 	case 5:
 		o.move(a.ID, "paused by operator", w.e.sales.Pause, stock.Paused)
-	case 6, 7, 8:
-		o.move(a.ID, "", w.e.sales.Resume, stock.Live)
-	case 9, 10:
+	case 6:
+		for _, a := range o.activities {
+			if b := w.oracle.books[a.ID]; b != nil && b.phase == stock.Paused {
+				o.move(a.ID, "", w.e.sales.Resume, stock.Live)
+				return
+			}
+		}
+	case 7, 8, 9, 10:
 		o.limits(a)
 	case 11:
 		o.window(a)
 	case 12, 13:
 		o.refund()
 	case 14:
+		w.redrive(context.Background())
 		o.fulfil()
 	default:
 		switch {
-		case w.step > 120 && w.chance(1, 3):
+		case w.long():
+			o.audit()
+		case w.step%160 > 100 && w.chance(1, 2):
 			o.move(a.ID, "closed", w.e.sales.Close, stock.Closed)
-		case w.step > 80:
+		case w.step%160 > 60:
 			o.move(a.ID, "drained", w.e.sales.Drain, stock.Draining)
 		default:
 			o.audit()
@@ -189,7 +260,7 @@ func (o *operators) move(id stock.ActivityID, kind string, how func(context.Cont
 // limits edits what a user may have. The limit in force at acceptance counts.
 func (o *operators) limits(a sale.Activity) {
 	w := o.w
-	perUser, itemUser, itemOrder := w.rng.IntN(6), w.rng.IntN(5), 1+w.rng.IntN(4)
+	perUser, itemUser, itemOrder := pick(w, []int{0, 0, 2, 5, 9}), pick(w, []int{0, 0, 1, 3, 6}), 1+w.rng.IntN(4)
 	e := sale.Edit{PerUser: &perUser}
 	if w.chance(1, 2) {
 		hold := pick(w, []int{30, 120, 600})
@@ -206,7 +277,7 @@ func (o *operators) limits(a sale.Activity) {
 
 func (o *operators) window(a sale.Activity) {
 	w := o.w
-	closes := w.now() + stock.Millis(1+w.rng.IntN(60))*60_000
+	closes := w.now() + stock.Millis(5+w.rng.IntN(120))*60_000
 	restock := w.chance(1, 2)
 	is, err := w.e.sales.Edit(context.Background(), a.ID, sale.Edit{ClosesAt: &closes, Restock: &restock})
 	w.tell("  edit window of %s: %v", a.ID, err)
@@ -231,6 +302,11 @@ func (o *operators) some(states ...order.State) *order.Order {
 	if len(all) == 0 {
 		return nil
 	}
+	for i := range all {
+		if all[i].LateOf != "" && w.chance(1, 3) {
+			return &all[i]
+		}
+	}
 	return &all[w.rng.IntN(len(all))]
 }
 
@@ -242,6 +318,9 @@ func (o *operators) refund() {
 	is, err := w.e.orders.Refund(context.Background(), it.ID, "broken")
 	w.tell("  refund %s: %s %v", it.ID, is.State, err)
 	if err == nil && !w.faults.dark {
+		if is.Reason == "" {
+			return // it had a refund that was stuck, and that one was tried again
+		}
 		w.fire("refunded by operator")
 		if it.LateOf != "" {
 			w.fire("late order refunded")
@@ -277,6 +356,7 @@ func (o *operators) audit() {
 		case errors.Is(err, stock.ErrNoSuchActivity): // not landed so far
 		case err != nil && !w.unheard(err):
 			w.violate("the auditor of %s: %v", a.ID, err)
+		case err == nil && !r.OK && w.redrive(context.Background()):
 		case err == nil && !r.OK:
 			w.violate("the auditor of %s at %d: %q", a.ID, r.Position.Position, r.Violations)
 		case err == nil:
@@ -292,7 +372,7 @@ func (w *world) rest() {
 	w.quiet = true
 	w.faults = faults{dark: w.faults.dark}
 	w.disk.Fill(-1)
-	if w.faults.dark || w.e.ledger.Failed() != nil {
+	if w.faults.dark || w.broken() {
 		w.restart()
 	}
 	w.provider.closeShop()
@@ -320,8 +400,11 @@ func (w *world) settleAll(ctx context.Context) {
 		worked = w.run("relay", w.e.relay.Step) || worked
 		worked = w.run("keep", w.e.keeper.Step) || worked
 		worked = w.run("life", w.e.sales.Step) || worked
+		w.compact()
 		w.redrive(ctx)
-		w.askAgain(ctx)
+		if !worked && w.violation == "" {
+			worked = w.askAgain(ctx)
+		}
 		if w.violation != "" || !worked {
 			return
 		}
@@ -331,8 +414,9 @@ func (w *world) settleAll(ctx context.Context) {
 	}
 }
 
-// redrive is an operator who looks after dead letters.
-func (w *world) redrive(ctx context.Context) {
+// redrive is an operator who looks after dead letters: one that keeps the
+// ledger from an order is for the auditor to name.
+func (w *world) redrive(ctx context.Context) (any bool) {
 	dead, err := w.e.store.Dead(ctx, 0, 100)
 	if err != nil {
 		w.violate("dead letters: %v", err)
@@ -343,21 +427,20 @@ func (w *world) redrive(ctx context.Context) {
 			w.violate("redrive %d: %v", m.ID, err)
 		}
 	}
+	return len(dead) > 0
 }
 
 // askAgain is an operator who looks after refunds that are stuck.
-func (w *world) askAgain(ctx context.Context) {
+func (w *world) askAgain(ctx context.Context) (asked bool) {
+	w.oracle.readOrders()
 	for _, id := range slices.Sorted(maps.Keys(w.oracle.rows)) {
-		row := w.oracle.rows[id]
-		for _, r := range row.Money.Refunds {
-			if r.State != order.RefundStuck {
-				continue
-			}
-			if _, err := w.e.orders.Refund(ctx, row.ID, ""); err != nil {
-				w.violate("refund %s is stuck: %v", r.ID, err)
-			}
-			break
+		if !slices.ContainsFunc(w.oracle.rows[id].Money.Refunds, func(r order.Refund) bool { return r.State == order.RefundStuck }) {
+			continue
+		}
+		asked = true
+		if _, err := w.e.orders.Refund(ctx, id, ""); err != nil {
+			w.violate("a refund of order %s is stuck: %v", id, err)
 		}
 	}
-	w.oracle.readOrders()
+	return asked
 }

@@ -8,8 +8,10 @@ import (
 	"slices"
 
 	"sluice/internal/backend/walstock"
+	"sluice/internal/lib/wal"
 	"sluice/internal/order"
 	"sluice/internal/payment"
+	"sluice/internal/sale"
 	"sluice/internal/stock"
 )
 
@@ -169,8 +171,8 @@ func (o *oracle) replay() {
 // counts: what the ledger shows is what its durable entries come to.
 func (o *oracle) counts() {
 	w := o.w
-	if w.faults.dark || w.e.ledger.Failed() != nil {
-		return
+	if w.faults.dark || w.e.ledger.Failed() != nil || w.e.ledger.Full() != nil {
+		return // what was synced of the batch that failed is not shown
 	}
 	for _, id := range slices.Sorted(maps.Keys(o.books)) {
 		b := o.books[id]
@@ -261,7 +263,12 @@ func (o *oracle) answered(a *attempt) {
 		return
 	case errors.Is(a.err, stock.ErrNotReady) && w.e.ledger.Failed() != nil:
 		return
+	case errors.Is(a.err, stock.ErrUnknown) && errors.Is(a.err, wal.ErrNoRoom), errors.Is(a.err, stock.ErrOverloaded) && w.e.ledger.Full() != nil:
+		w.fire("refused by a full disk")
+		return
 	case slices.Contains(a.watch.may, errNonsense):
+		return
+	case errors.Is(a.err, sale.ErrNoSuchActivity) && w.ops.unshown:
 		return
 	}
 	for err, kind := range refusals {

@@ -258,7 +258,7 @@ func (o *oracle) ended(row order.Order) {
 	}
 	var got []string
 	for _, id := range slices.Sorted(maps.Keys(o.delivered)) {
-		if e := o.delivered[id]; e.Order == row.ID {
+		if e := o.delivered[id]; e.Order == row.ID && (e.Topic != order.TopicPaymentDue || len(got) > 0) { // a reminder comes first or not at all
 			got = append(got, e.Topic)
 		}
 	}

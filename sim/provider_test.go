@@ -85,7 +85,7 @@ func (p *provider) Start(ctx context.Context, r payment.StartRequest) (string, e
 		return "", payment.ErrProvider
 	}
 	known := p.payments[r.ID]
-	if known == nil && !w.quiet && w.chance(1, 30) {
+	if known == nil && !w.quiet && w.chance(1, 15) {
 		w.fire("start refused")
 		return "", fmt.Errorf("%w: this card never", payment.ErrRefused)
 	}
@@ -147,7 +147,7 @@ func (p *provider) Refund(ctx context.Context, r payment.RefundRequest) (payment
 	case c.refund != "" && c.refund != r.ID:
 		w.violate("capture %s was refunded as %s, and is asked for again as %s", c.id, c.refund, r.ID)
 		return "", payment.ErrRefused
-	case c.refund == "" && !w.quiet && w.chance(1, 25):
+	case c.refund == "" && !w.quiet && w.chance(1, 12):
 		w.fire("refund refused")
 		return "", fmt.Errorf("%w: account closed", payment.ErrRefused)
 	}

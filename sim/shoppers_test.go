@@ -42,7 +42,7 @@ type attempt struct {
 	watch  *watch
 }
 
-const users = 8
+const users = 12
 
 func newShoppers(w *world) *shoppers { return &shoppers{w: w} }
 
@@ -50,8 +50,8 @@ func newShoppers(w *world) *shoppers { return &shoppers{w: w} }
 func (s *shoppers) wish() *intent {
 	w := s.w
 	s.keys++
-	a := pick(w, w.ops.activities)
-	in := &intent{activity: a.ID, user: stock.UserID(fmt.Sprint("u", w.rng.IntN(users))), key: fmt.Sprint("k", s.keys)}
+	a := w.ops.current()
+	in := &intent{activity: a.ID, user: stock.UserID(fmt.Sprint("u", w.rng.IntN(users)) + w.tail), key: fmt.Sprint("k", s.keys) + w.tail}
 	in.lines = s.lines(a)
 	s.asked = append(s.asked, in)
 	return in
@@ -239,7 +239,7 @@ func (s *shoppers) mine() *intent {
 // going down, or the store was made to fail.
 func (w *world) unheard(err error) bool {
 	return w.faults.dark || errors.Is(err, errStore) || errors.Is(err, errPower) || errors.Is(err, stock.ErrUnknown) ||
-		errors.Is(err, stock.ErrNotReady) || w.e.ledger.Failed() != nil
+		errors.Is(err, stock.ErrNotReady) || w.e.ledger.Failed() != nil || w.e.ledger.Full() != nil
 }
 
 func (s *shoppers) pay() {

@@ -26,7 +26,18 @@ import (
 const (
 	defaultSeeds = 50
 	defaultSteps = 160
+	longRun      = 6 // times the steps of others, through segments and snapshots
 )
+
+// long says whether a seed is one of the long runs.
+func long(seed uint64) bool { return seed%20 == 0 }
+
+func stepsOf(seed uint64, steps int) int {
+	if long(seed) {
+		return longRun * steps
+	}
+	return steps
+}
 
 func number(t testing.TB, name string, def uint64) uint64 {
 	t.Helper()
@@ -99,9 +110,17 @@ func simulate(t *testing.T, template string, seed uint64, steps int, traced bool
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() {
+		if p := recover(); p != nil { // every goroutine waits for another
+			r.violation = fmt.Sprintf("panic: %v", p)
+		}
+	}()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), log: slog.New(slog.DiscardHandler), begin: time.Now(),
 			path: path, disk: simdisk.New(), fired: map[string]int{}}
+		if long(seed) {
+			w.tail = longTail
+		}
 		if traced {
 			w.trace = &strings.Builder{}
 			w.log = slog.New(slog.NewTextHandler(logged{w}, nil))
@@ -159,7 +178,7 @@ func shrink(t *testing.T, template string, seed uint64, steps int) (result, int)
 // TestSeed replays one seed with its trace: SEED=… go test ./sim -run TestSeed -v
 func TestSeed(t *testing.T) {
 	seed := number(t, "SEED", 1)
-	steps := int(number(t, "STEPS", defaultSteps))
+	steps := int(number(t, "STEPS", uint64(stepsOf(seed, defaultSteps))))
 	base := template(t, scratch(t))
 	r := simulate(t, base, seed, steps, true)
 	if os.Getenv("SEED") != "" {
@@ -208,7 +227,7 @@ func TestSeeds(t *testing.T) {
 					if stop {
 						return
 					}
-					r := simulate(t, base, seed, steps, false)
+					r := simulate(t, base, seed, stepsOf(seed, steps), false)
 					mu.Lock()
 					for kind, count := range r.fired {
 						fired[kind] += count

@@ -20,6 +20,7 @@ type world struct {
 	seed  uint64
 	rng   *rand.Rand
 	step  int
+	tail  string           // of every name
 	trace *strings.Builder // nil unless somebody reads it
 	log   *slog.Logger
 
@@ -49,6 +50,9 @@ var base = time.Date(2027, 1, 15, 8, 0, 0, 0, time.UTC)
 
 func (w *world) elapsed() time.Duration { return time.Since(w.begin) + w.skipped }
 func (w *world) wall() time.Time        { return base.Add(w.elapsed() + w.stepped) }
+
+// long says whether this run is to fill segments rather than meet every rule.
+func (w *world) long() bool { return w.tail != "" }
 
 // now is the engine's clock, as shoppers see it.
 func (w *world) now() stock.Millis { return stock.MillisOf(w.e.clock.Now()) }
@@ -95,9 +99,9 @@ type action struct {
 func (w *world) actions() []action {
 	return []action{
 		{14, "commit", w.commit},
-		{8, "land", w.land},
+		{10, "land", w.land},
 		{8, "relay", w.relay},
-		{8, "keep", w.keep},
+		{10, "keep", w.keep},
 		{4, "life", w.life},
 		{3, "compact", w.compact},
 		{16, "buy", w.shoppers.buy},
@@ -106,13 +110,13 @@ func (w *world) actions() []action {
 		{3, "double click", w.shoppers.doubleClick},
 		{2, "give up", w.shoppers.giveUp},
 		{1, "nonsense", w.shoppers.nonsense},
-		{9, "pay", w.shoppers.pay},
-		{9, "pay page", w.shoppers.payPage},
-		{3, "cancel", w.shoppers.cancel},
+		{12, "pay", w.shoppers.pay},
+		{12, "pay page", w.shoppers.payPage},
+		{5, "cancel", w.shoppers.cancel},
 		{4, "look", w.shoppers.look},
 		{10, "callback", w.provider.callback},
 		{2, "forge", w.provider.forge},
-		{6, "operator", w.ops.act},
+		{10, "operator", w.ops.act},
 		{10, "time", w.passTime},
 		{1, "clock step", w.stepClock},
 		{4, "arm a fault", w.armFault},
@@ -162,11 +166,24 @@ func (w *world) settle() {
 		}
 		w.restart()
 	}
-	// An operator restarts a server whose log has failed, by and by.
-	if w.violation == "" && w.e.ledger.Failed() != nil && w.chance(1, 4) {
-		w.tell("restart: the log has failed")
+	patience := 40
+	if w.long() {
+		patience = 200 // until the segment is full too
+	}
+	if w.violation == "" && w.faults.full && w.chance(1, patience) {
+		w.tell("the disk has room again")
+		w.faults.full = false
+		w.disk.Fill(-1)
+	}
+	if w.violation == "" && w.broken() && w.chance(1, 4) {
+		w.tell("an operator restarts the server")
 		w.restart()
 	}
+}
+
+// broken says whether the engine has stopped for good and says so.
+func (w *world) broken() bool {
+	return w.e.ledger.Failed() != nil || w.e.lander.Stats().Fenced
 }
 
 // The steps of the engine's own tasks. Their errors are the business of the
@@ -192,9 +209,17 @@ func (w *world) commit() {
 func (w *world) land()  { w.run("land", w.e.lander.Step) }
 func (w *world) relay() { w.run("relay", w.e.relay.Step) }
 func (w *world) keep()  { w.run("keep", w.e.keeper.Step) }
-func (w *world) life()  { w.run("life", w.e.sales.Step) }
+
+func (w *world) life() {
+	w.run("life", func(ctx context.Context) (bool, error) {
+		worked, err := w.e.sales.Step(ctx)
+		w.ops.unshown = w.ops.unshown && err != nil
+		return worked, err
+	})
+}
 
 func (w *world) compact() {
+	w.run("prepare", w.e.ledger.Prepare)
 	if w.run("compact", func(ctx context.Context) (bool, error) {
 		if mark := w.e.lander.Landed(); mark.Position > 0 {
 			if err := w.e.ledger.Trim(ctx, mark); err != nil {
@@ -219,7 +244,7 @@ func (w *world) run(name string, step func(context.Context) (bool, error)) (work
 }
 
 func (w *world) passTime() {
-	by := pick(w, []time.Duration{time.Millisecond, 100 * time.Millisecond, time.Second, 5 * time.Second, 20 * time.Second, time.Minute, 5 * time.Minute})
+	by := pick(w, []time.Duration{time.Millisecond, time.Millisecond, 100 * time.Millisecond, time.Second, time.Second, 5 * time.Second, 20 * time.Second, time.Minute, 5 * time.Minute})
 	w.skipped += by
 	w.tell("  %s pass", by)
 	w.provider.tick()

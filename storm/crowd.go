@@ -145,8 +145,22 @@ func (c *crowd) satisfied(u int, generation uint32) {
 	}
 }
 
-// wanting is the number of users who have not bought.
-func (c *crowd) wanting() int { return len(c.states) - int(c.done.Load()) }
+// generation of the user's newest key.
+func (c *crowd) generation(u int) uint32 { return c.states[u].Load() >> 8 }
+
+// demand counts the users who have no reservation and want one, and those who
+// have one and may pay it.
+func (c *crowd) demand() (asking, holders int) {
+	for i := range c.states {
+		switch status(c.states[i].Load() & 0xff) {
+		case idle, busy:
+			asking++
+		case holding:
+			holders++
+		}
+	}
+	return asking, holders
+}
 
 func sign(key []byte, user string, now time.Time, ttl time.Duration) (string, error) {
 	return jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{

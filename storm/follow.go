@@ -36,14 +36,15 @@ func (r *rehearsal) follow(rc *receipt) {
 	n := uint64(rc.try.user)<<24 | uint64(rc.try.generation)
 	hold := time.Duration(r.o.Hold) * time.Second
 	if r.selling.Load() {
-		r.agenda.after(0, func() { r.pay(rc, maxTries) })
+		r.agenda.after(0, func() { r.pay(rc, buttonPay, maxTries) })
 		return
 	}
 	weight := r.dice.unit(choosePlan, n) * (r.o.Pay + r.o.Abandon + r.o.Cancel)
 	think := r.dice.between(n, 10*time.Millisecond, min(hold/4, time.Second))
 	switch {
 	case weight < r.o.Pay:
-		r.agenda.after(think, func() { r.pay(rc, maxTries) })
+		b := r.choose(n)
+		r.agenda.after(think, func() { r.pay(rc, b, maxTries) })
 	case weight < r.o.Pay+r.o.Abandon:
 		r.agenda.at(rc.expires.Add(50*time.Millisecond), func() { r.watch(rc, maxTries) })
 	default:
@@ -79,6 +80,7 @@ func (r *rehearsal) click(try tryID, left int) {
 // replay sends the key of a receipt again: whatever has happened since, the
 // answer is that receipt.
 func (r *rehearsal) replay(rc *receipt, left int) {
+	sent := time.Now()
 	a, err := r.shop.buy(r.crowd.token(rc.try.user), rc.try.key())
 	if err != nil || a.status == 503 {
 		r.errands.answered(unknown, noCode, -1)
@@ -92,6 +94,7 @@ func (r *rehearsal) replay(rc *receipt, left int) {
 		r.oracle.denied(rc, a.String())
 		return
 	}
+	r.oracle.repeated(rc, given.State, sent)
 	r.oracle.accepted(rc.try, given, time.Now())
 }
 
@@ -99,7 +102,9 @@ func (r *rehearsal) replay(rc *receipt, left int) {
 // the oracle when it arrives.
 func (r *rehearsal) grab(rc *receipt) {
 	try := tryID{rc.try.user, rc.try.generation | greedy}
+	r.oracle.grabbing(try, 1)
 	r.click(try, once)
+	r.oracle.grabbing(try, -1)
 }
 
 // look reads the order at once: it must exist for its owner even before it has landed.
@@ -107,51 +112,49 @@ func (r *rehearsal) look(rc *receipt, left int) {
 	r.show(rc, left, r.look)
 }
 
-// show reads the order as its owner and answers its state, or "" when there is
-// none to be had now; then again is planned.
-func (r *rehearsal) show(rc *receipt, left int, again func(*receipt, int)) string {
+// show reads the order as its owner. State is "" when it cannot be had now;
+// then again is planned.
+func (r *rehearsal) show(rc *receipt, left int, again func(*receipt, int)) (shown shownOrder) {
 	a, err := r.shop.order(r.crowd.token(rc.try.user), rc.given.Order, "")
 	if err != nil || a.again() {
 		r.retry(left, func(left int) { again(rc, left) })
-		return ""
+		return shown
 	}
-	var doc struct {
-		State string `json:"state"`
-		Total Money  `json:"total"`
-	}
-	if !a.ok() || json.Unmarshal(a.body, &doc) != nil {
+	if !a.ok() || json.Unmarshal(a.body, &shown) != nil {
 		r.oracle.broken.add("order %s cannot be read by its owner %s: %s", rc.given.Order, userName(rc.try.user), a)
-		return ""
+		return shownOrder{}
 	}
-	if doc.Total != rc.given.Total {
-		r.oracle.broken.add("order %s of %s shows %d %s, its receipt said %d %s", rc.given.Order, userName(rc.try.user),
-			doc.Total.Amount, doc.Total.Currency, rc.given.Total.Amount, rc.given.Total.Currency)
+	if shown.Total != rc.given.Total {
+		r.oracle.broken.add("order %s of %s shows %s, its receipt said %s", rc.given.Order, userName(rc.try.user), shown.Total, rc.given.Total)
 	}
-	return doc.State
+	return shown
 }
 
-// watch reads the order until it has ended, one way or the other, and lets the
+// watch reads the order until it has ended, one way or the other, and until
+// its buyer is shown what became of money that came too late; and lets the
 // user go on from there.
 func (r *rehearsal) watch(rc *receipt, left int) {
-	state := r.show(rc, left, r.watch)
-	if state == "" {
+	shown := r.show(rc, left, r.watch)
+	if shown.State == "" {
 		return
 	}
-	r.oracle.finished(rc, state, time.Now())
-	switch state {
+	r.oracle.finished(rc, "a read", shown.State, time.Now())
+	switch shown.State {
 	case "paid", "fulfilled":
 		r.crowd.satisfied(rc.try.user, rc.try.generation)
+		return
 	case "cancelled", "refunded", "refused":
-		if _, _, captured := r.oracle.status(rc); captured {
-			// The money came too late. It may have bought another unit for
-			// this user, so the user asks for no more.
+		switch r.oracle.fateOf(rc, shown, time.Now()) {
+		case fateOpen: // read again
+		case fateBought:
 			r.crowd.satisfied(rc.try.user, rc.try.generation)
 			return
+		default:
+			r.crowd.again(rc.try.user, rc.try.generation)
+			return
 		}
-		r.crowd.again(rc.try.user, rc.try.generation)
-	default:
-		r.retry(left, func(left int) { r.watch(rc, left) })
 	}
+	r.retry(left, func(left int) { r.watch(rc, left) })
 }
 
 // cancel releases the reservation.
@@ -162,51 +165,13 @@ func (r *rehearsal) cancel(rc *receipt, left int) {
 	case err != nil || a.again():
 		r.retry(left, func(left int) { r.cancel(rc, left) })
 	case a.ok():
-		r.oracle.finished(rc, "cancelled", time.Now())
+		r.oracle.finished(rc, "the cancel", "cancelled", time.Now())
 		r.crowd.again(rc.try.user, rc.try.generation)
 	case a.status == 409: // it ended before this cancel, or an earlier try of it worked
 		r.watch(rc, maxTries)
 	default:
 		r.oracle.broken.add("cancelling order %s of %s was answered %s", rc.given.Order, userName(rc.try.user), a)
 	}
-}
-
-// pay starts a payment and presses the button on the provider's page.
-func (r *rehearsal) pay(rc *receipt, left int) {
-	a, err := r.shop.order(r.crowd.token(rc.try.user), rc.given.Order, "/payments")
-	var doc struct {
-		PayURL string `json:"pay_url"`
-	}
-	switch {
-	case err != nil || a.again():
-		r.retry(left, func(left int) { r.pay(rc, left) })
-	case a.ok() && json.Unmarshal(a.body, &doc) == nil && doc.PayURL != "":
-		r.press(rc, doc.PayURL, maxTries)
-	case a.status == 409:
-		r.oracle.unpayable(rc, a.String(), time.Now())
-		r.watch(rc, maxTries)
-	default:
-		r.oracle.broken.add("starting a payment for order %s of %s was answered %s", rc.given.Order, userName(rc.try.user), a)
-	}
-}
-
-// press pays on the provider's page. When the page cannot be reached the money
-// may have gone through all the same; the order tells.
-func (r *rehearsal) press(rc *receipt, payURL string, left int) {
-	r.oracle.pressing(rc)
-	a, err := r.shop.pay(payURL)
-	switch {
-	case err != nil || a.again():
-		if left > 1 {
-			r.retry(left, func(left int) { r.press(rc, payURL, left) })
-			return
-		}
-	case a.ok() || a.status == 303 || a.status == 302:
-		r.oracle.charged(rc)
-	default: // a page may refuse a payment that has expired meanwhile
-		r.oracle.unpayable(rc, a.String(), time.Now())
-	}
-	r.agenda.after(20*time.Millisecond, func() { r.watch(rc, maxTries) })
 }
 
 // forge does what must never work: a token with a wrong signature, with

@@ -136,8 +136,14 @@ func (r *rehearsal) learn(v verdict, code, status int, body []byte, try tryID, s
 		switch code {
 		case codeSoldOut:
 			r.oracle.soldOut(sent, now)
+			r.oracle.scarcity.turnedAway(sent)
+		case codeAllHeld:
+			r.oracle.scarcity.turnedAway(sent)
 		case codeLimit:
-			r.oracle.limited(try)
+			// A user who has gone on to another key may hold something by that one.
+			if r.crowd.generation(try.user) == try.generation&^greedy {
+				r.oracle.limited(try, sent)
+			}
 		case codeNotOpen:
 			if sent.After(r.oracle.opens.Add(time.Second)) {
 				r.oracle.broken.add("not_open was told %s after the opening", sent.Sub(r.oracle.opens).Round(time.Millisecond))

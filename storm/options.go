@@ -26,6 +26,7 @@ type Options struct {
 	Pay         float64 `help:"Weight of buyers who pay." default:"70"`
 	Abandon     float64 `help:"Weight of buyers who let their reservation expire." default:"15"`
 	Cancel      float64 `help:"Weight of buyers who cancel." default:"15"`
+	Misbehave   float64 `help:"Percent of payers whose payment goes wrong: taken twice, in the wrong amount, without a word, too late, or not at all; a fifth each." default:"5"`
 	DoubleClick float64 `help:"Percent of attempts sent twice at once with the same key." default:"2"`
 	Replay      float64 `help:"Percent of buyers who send the same key again later." default:"30"`
 	Greedy      float64 `help:"Percent of buyers who try for a second unit." default:"10"`
@@ -79,6 +80,7 @@ func (o *Options) Validate() error {
 	percent("pay", o.Pay)
 	percent("abandon", o.Abandon)
 	percent("cancel", o.Cancel)
+	percent("misbehave", o.Misbehave)
 	percent("double-click", o.DoubleClick)
 	percent("replay", o.Replay)
 	percent("greedy", o.Greedy)

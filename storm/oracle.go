@@ -2,7 +2,6 @@ package storm
 
 import (
 	"container/heap"
-	"fmt"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -22,6 +21,7 @@ type oracle struct {
 	broken   breaches
 	unpaid   atomic.Int64 // how many hold a unit for which nobody has pressed pay; see soldOut
 	soldOuts atomic.Bool  // somebody was told sold_out
+	scarcity scarcity
 
 	mu        sync.Mutex
 	receipts  map[tryID]*receipt
@@ -29,10 +29,17 @@ type oracle struct {
 	byReserve map[string]*receipt
 	byUser    map[int][]*receipt
 	unsure    map[tryID]bool // keys with a request whose reply never came
+	grabs     map[tryID]int  // requests for a second unit that are under way
 	expiries  expiries       // those that count, soonest expiry first
 	holding   int            // how many count
 	peak      int            // the most that counted at once
 	order     []*receipt     // in order of arrival
+	pressed   map[string]int // buttons, by name
+	awaited   int            // receipts with money whose outcome is not shown yet
+	heard     time.Time      // when the last payment was made that the shop has shown to know of
+
+	captures map[string]string // of the audit: capture → order
+	replaces map[string]string // of the audit: order bought by late money → the order it was meant for
 }
 
 // tryID names an idempotency key: the user and which of the user's keys.
@@ -66,12 +73,15 @@ type receipt struct {
 	expires time.Time
 	acked   time.Time // when its first reply arrived
 
-	counts   bool // holds a unit for certain
-	ending   bool // a cancel was sent
-	ended    bool // the shop said that it ended
-	pressed  bool // pay was pressed
-	captured bool // the provider took the money
-	paid     bool // the shop showed the order as paid
+	counts   bool      // holds a unit for certain
+	ending   bool      // a cancel was sent
+	ended    time.Time // when the shop had said that it ended; zero = it has not
+	endedBy  string    // what it was that said so
+	presses  []press   // buttons pressed on the provider's pages
+	pressed  bool      // one of them may turn the unit into a sold one
+	paid     bool      // the shop showed the order as paid
+	awaits   bool      // money was taken, or may have been, and the shop has not shown what for
+	replaced bool      // the shop showed another order, bought by money that came too late
 }
 
 // expiryMargin is how long before its expiry a reservation stops counting as
@@ -82,7 +92,8 @@ func newOracle(stock int, opens time.Time) *oracle {
 	return &oracle{
 		stock: stock, opens: opens,
 		receipts: map[tryID]*receipt{}, byOrder: map[string]*receipt{}, byReserve: map[string]*receipt{},
-		byUser: map[int][]*receipt{}, unsure: map[tryID]bool{},
+		byUser: map[int][]*receipt{}, unsure: map[tryID]bool{}, grabs: map[tryID]int{}, pressed: map[string]int{},
+		captures: map[string]string{}, replaces: map[string]string{}, scarcity: scarcity{window: 2 * time.Second},
 	}
 }
 
@@ -94,8 +105,12 @@ func (o *oracle) accepted(try tryID, given Receipt, now time.Time) (r *receipt, 
 	o.expire(now)
 	if r := o.receipts[try]; r != nil {
 		o.compare(r, given)
+		if gone(given.State) {
+			o.over(r, "a replay", given.State, now)
+		}
 		return r, false
 	}
+	o.scarcity.took()
 	r = &receipt{try: try, given: given, acked: now}
 	o.inspect(r, now)
 	o.receipts[try] = r
@@ -149,16 +164,6 @@ func (o *oracle) compare(r *receipt, again Receipt) {
 	}
 }
 
-// limit checks that the user of r holds nothing else for certain.
-func (o *oracle) limit(r *receipt) {
-	for _, other := range o.byUser[r.try.user] {
-		if other.counts {
-			o.broken.add("%s got order %s with key %s while holding order %s: over the limit of one per user",
-				userName(r.try.user), r.given.Order, r.try.key(), other.given.Order)
-		}
-	}
-}
-
 // keep counts r and checks the bound that must never break.
 func (o *oracle) keep(r *receipt) {
 	r.counts = true
@@ -206,23 +211,6 @@ func (o *oracle) cancelling(r *receipt) {
 	o.uncount(r)
 }
 
-// pressing must be called before pay is pressed.
-func (o *oracle) pressing(r *receipt) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if r.counts && !r.pressed {
-		o.unpaid.Add(-1)
-	}
-	r.pressed = true
-}
-
-// charged: the provider says that it took the money.
-func (o *oracle) charged(r *receipt) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	r.captured = true
-}
-
 // unpayable: the shop would not start a payment for an order, or the provider
 // would not take it. That may be only once the order has ended.
 func (o *oracle) unpayable(r *receipt, what string, now time.Time) {
@@ -234,21 +222,28 @@ func (o *oracle) unpayable(r *receipt, what string, now time.Time) {
 	}
 }
 
-// finished records the state in which the shop showed the order.
-func (o *oracle) finished(r *receipt, state string, now time.Time) {
+// finished records the state in which the shop showed the order, and by what.
+func (o *oracle) finished(r *receipt, by, state string, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.expire(now)
 	name, who := r.given.Order, userName(r.try.user)
 	switch state {
 	case "paid", "fulfilled":
-		if r.ended {
+		if !r.ended.IsZero() {
 			o.broken.add("order %s of %s is %s although it had been shown as ended", name, who, state)
 		}
-		if !r.pressed {
+		if may, _, _ := r.priced(now); !may {
 			o.broken.add("order %s of %s is %s although nobody paid for it", name, who, state)
 		}
 		r.paid = true
+		o.press(r)
+		o.await(r, false)
+		for _, p := range r.presses {
+			if p.button == buttonPay && p.answered.After(o.heard) {
+				o.heard = p.answered
+			}
+		}
 		if !r.counts {
 			o.keep(r)
 		}
@@ -256,15 +251,38 @@ func (o *oracle) finished(r *receipt, state string, now time.Time) {
 		if r.paid && state == "cancelled" {
 			o.broken.add("order %s of %s is cancelled although it had been shown as paid", name, who)
 		}
-		if !r.ending && now.Before(r.expires.Add(-expiryMargin)) {
-			o.broken.add("order %s of %s was %s %s before its expiry although nobody cancelled it", name, who, state, r.expires.Sub(now).Round(time.Millisecond))
-		}
-		r.ended = true
-		o.uncount(r)
+		o.over(r, by, state, now)
 	case "refused":
 		o.broken.add("order %s of %s was promised by a receipt and is refused", name, who)
-		r.ended = true
+		r.ended, r.endedBy = now, by
 		o.uncount(r)
+	}
+}
+
+// gone says that a reservation in this state has given its unit back.
+func gone(state string) bool { return state == "released" || state == "expired" }
+
+// over records that the shop has shown r as ended, and by what.
+func (o *oracle) over(r *receipt, by, state string, now time.Time) {
+	if !r.ended.IsZero() {
+		return
+	}
+	if !r.ending && now.Before(r.expires.Add(-expiryMargin)) {
+		o.broken.add("order %s of %s was %s %s before its expiry although nobody cancelled it",
+			r.given.Order, userName(r.try.user), state, r.expires.Sub(now).Round(time.Millisecond))
+	}
+	r.ended, r.endedBy = now, by
+	o.uncount(r)
+}
+
+// repeated: the key of r was sent again at sent and its reservation shown in
+// this state. An end that had been shown by then is not taken back.
+func (o *oracle) repeated(r *receipt, state string, sent time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !r.ended.IsZero() && r.ended.Before(sent) && !gone(state) && state != "returned" {
+		o.broken.add("order %s of %s had been shown as ended by %s, and %s later its reservation is shown as %s", r.given.Order, userName(r.try.user), r.endedBy,
+			sent.Sub(r.ended).Round(time.Microsecond), state)
 	}
 }
 
@@ -273,31 +291,13 @@ func (o *oracle) unanswered(try tryID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.unsure[try] = true
+	o.scarcity.took()
 }
 
 // denied: a key whose receipt had arrived before the request was sent got
 // another answer than that receipt.
 func (o *oracle) denied(r *receipt, what string) {
 	o.broken.add("false refusal: key %s of %s has order %s and was answered %s", r.try.key(), userName(r.try.user), r.given.Order, what)
-}
-
-// limited: a user was told limit_reached who, at the time of sending, had
-// neither a unit nor an open question. One key alone cannot exceed the limit.
-func (o *oracle) limited(try tryID) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, r := range o.byUser[try.user] {
-		if r.try != try {
-			// An older order may still hold its unit, or be paid by late money.
-			return
-		}
-	}
-	for g := uint32(0); g < try.generation&^greedy; g++ {
-		if o.unsure[tryID{try.user, g}] || o.unsure[tryID{try.user, g | greedy}] {
-			return
-		}
-	}
-	o.broken.add("%s was told limit_reached for key %s without having bought anything else", userName(try.user), try.key())
 }
 
 // soldOut: a request sent at sent was told sold_out at now. That is a lie if
@@ -332,47 +332,22 @@ func (o *oracle) sample(i item) {
 	}
 }
 
+// counted judges a sample of the counts beside what attempts were told.
+func (o *oracle) counted(g glimpse, i item, now time.Time) {
+	o.sample(i)
+	o.mu.Lock()
+	awaited := o.awaited
+	o.mu.Unlock()
+	if n, length := o.scarcity.sampled(g, i.Free, awaited, now); n > 0 {
+		o.broken.add("false all_held or sold_out: %d attempts were refused although units had been free for %s, %d at the end", n, length.Round(time.Millisecond), i.Free)
+	}
+}
+
 // known are the receipts so far, in order of arrival.
 func (o *oracle) known() []*receipt {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.order[:len(o.order):len(o.order)]
-}
-
-// status of a receipt, read under the lock.
-func (o *oracle) status(r *receipt) (paid, ended, captured bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return r.paid, r.ended, r.captured
-}
-
-// breaches are sentences about what went wrong: the first hundred, and how many there were.
-type breaches struct {
-	mu    sync.Mutex
-	first []string
-	total int
-}
-
-const maxBreaches = 100
-
-func (b *breaches) add(format string, args ...any) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.total++
-	if len(b.first) < maxBreaches {
-		b.first = append(b.first, fmt.Sprintf(format, args...))
-	}
-}
-
-// list is the sentences, with a last one that counts those left out.
-func (b *breaches) list() []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	out := append([]string{}, b.first...)
-	if left := b.total - len(b.first); left > 0 {
-		out = append(out, fmt.Sprintf("and %d more", left))
-	}
-	return out
 }
 
 // expiries is a heap by expiry.

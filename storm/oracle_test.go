@@ -37,24 +37,55 @@ func (s *tale) buys(user, n int, seconds float64) *receipt {
 	return r
 }
 
+// presses tells that a button was pressed, and answered.
+func (s *tale) presses(r *receipt, b button, seconds float64) {
+	page := fmt.Sprintf("/pay/%s-%d", r.given.Order, len(r.presses)+1)
+	delay := time.Duration(0)
+	if b == buttonLate {
+		delay = 6 * time.Second
+	}
+	s.o.pressing(r, b, page, delay, s.at(seconds))
+	s.o.charged(r, page, s.at(seconds))
+}
+
 func (s *tale) pays(r *receipt, seconds float64) {
-	s.o.pressing(r)
-	s.o.charged(r)
-	s.o.finished(r, "paid", s.at(seconds))
+	s.presses(r, buttonPay, seconds)
+	s.o.finished(r, "a read", "paid", s.at(seconds))
 }
 
-// row is the order of a receipt as a correct server lists it.
+// row is the order of a receipt as a correct server lists it: of the money,
+// one capture of the price pays a paid order, and all else went back.
 func (s *tale) row(r *receipt, state string) Order {
-	return Order{ID: r.given.Order, Reservation: r.given.Reservation, User: userName(r.try.user), Key: r.try.key(), State: state, Total: r.given.Total}
+	o := Order{ID: r.given.Order, Reservation: r.given.Reservation, User: userName(r.try.user), Key: r.try.key(), State: state, Total: r.given.Total}
+	paid := state != "paid"
+	for _, p := range r.presses {
+		for _, m := range p.button.takes(o.Total) {
+			c := Capture{ID: fmt.Sprintf("c%s-%d", o.ID, len(o.Captures)+1), Amount: m}
+			if m == o.Total && !paid {
+				c.Pays, paid = o.ID, true
+			} else {
+				o.Refunds = append(o.Refunds, Refund{ID: "r" + c.ID, Capture: c.ID, Amount: m, State: "done"})
+			}
+			o.Captures = append(o.Captures, c)
+		}
+	}
+	return o
 }
 
-// facts are those of a correct server with these orders.
+// facts are those of a correct server with these orders, a minute later.
 func (s *tale) facts(rows ...Order) facts {
 	states := byState(rows)
 	i := item{Allocated: 2, Held: states["created"], Confirmed: sold(states)}
 	i.Free = i.Allocated - i.Held - i.Confirmed
-	f := facts{counts: i, orders: rows, proof: proofReport{OK: true, Orders: states, Ledger: []item{i}}}
-	f.proof.Payments.Captured = price * int64(states["paid"])
+	f := facts{counts: i, orders: rows, proof: proofReport{OK: true, Orders: states, Ledger: []item{i}}, at: s.at(60)}
+	for _, o := range rows {
+		for _, c := range o.Captures {
+			f.proof.Payments.Captured += c.Amount.Amount
+		}
+		for _, back := range o.Refunds {
+			f.proof.Payments.Refunded += back.Amount.Amount
+		}
+	}
 	return f
 }
 
@@ -112,12 +143,61 @@ func TestOracle(t *testing.T) {
 
 	f("a second unit", "over the limit", func(s *tale) { s.buys(1, 1, 1); s.o.accepted(tryID{1, greedy}, s.given(2, 1), s.at(2)) })
 	f("a second unit after the first expired", "", func(s *tale) { s.buys(1, 1, 1); s.o.accepted(tryID{1, 1}, s.given(2, 7), s.at(7)) })
-	f("limited by nothing", "limit_reached", func(s *tale) { s.o.limited(tryID{1, 0}) })
-	f("limited by the own key", "limit_reached", func(s *tale) { s.buys(1, 1, 1); s.o.limited(tryID{1, 0}) })
-	f("limited by another key", "", func(s *tale) { s.buys(1, 1, 1); s.o.limited(tryID{1, greedy}) })
+	f("limited by nothing", "limit_reached", func(s *tale) { s.o.limited(tryID{1, 0}, s.at(1)) })
+	f("limited by the own key", "limit_reached", func(s *tale) { s.buys(1, 1, 1); s.o.limited(tryID{1, 0}, s.at(2)) })
+	f("limited by another key", "", func(s *tale) { s.buys(1, 1, 1); s.o.limited(tryID{1, greedy}, s.at(2)) })
+	ended := func(s *tale) *receipt { // at second 2
+		r := s.buys(1, 1, 1)
+		s.o.cancelling(r)
+		s.o.finished(r, "a read", "cancelled", s.at(2))
+		return r
+	}
+	f("limited by what had ended", "after order 1, the last one, had been shown as ended", func(s *tale) { ended(s); s.o.limited(tryID{1, 1}, s.at(2.1)) })
+	f("limited by what ended meanwhile", "", func(s *tale) { ended(s); s.o.limited(tryID{1, 1}, s.at(1.9)) })
+	f("limited by what a replay had shown as ended", "had been shown as ended", func(s *tale) {
+		s.buys(1, 1, 1)
+		g := s.given(1, 1)
+		g.State = "expired"
+		s.o.accepted(tryID{1, 0}, g, s.at(7))
+		s.o.limited(tryID{1, 1}, s.at(8))
+	})
+	f("limited while a second unit is asked for", "", func(s *tale) {
+		ended(s)
+		s.o.grabbing(tryID{1, greedy}, 1)
+		s.o.limited(tryID{1, 1}, s.at(3))
+	})
+	f("limited after the reply for a second unit was lost", "", func(s *tale) {
+		ended(s)
+		s.o.unanswered(tryID{1, greedy})
+		s.o.limited(tryID{1, 1}, s.at(3))
+	})
+	f("limited while late money is on its way", "", func(s *tale) {
+		r := s.buys(1, 1, 1)
+		s.presses(r, buttonLate, 2)
+		s.o.finished(r, "a read", "cancelled", s.at(6))
+		s.o.limited(tryID{1, 1}, s.at(7))
+	})
+	f("limited after late money was given back", "had been shown as ended", func(s *tale) {
+		r := s.buys(1, 1, 1)
+		s.presses(r, buttonLate, 2)
+		s.o.finished(r, "a read", "cancelled", s.at(6))
+		shown := shownOrder{State: "cancelled"}
+		shown.Refunded.Money, shown.Refunded.State = r.given.Total, "done"
+		if got := s.o.fateOf(r, shown, s.at(9)); got != fateGivenUp {
+			s.o.broken.add("fate %d", got)
+		}
+		s.o.limited(tryID{1, 1}, s.at(10))
+	})
+	f("the end taken back", "is shown as held", func(s *tale) { s.o.repeated(ended(s), "held", s.at(3)) })
+	f("held when asked before the end", "", func(s *tale) { s.o.repeated(ended(s), "held", s.at(1.5)) })
+	f("ended in both", "", func(s *tale) { s.o.repeated(ended(s), "released", s.at(3)) })
 
 	f("sold out while held", "sold_out was told although order 1", func(s *tale) { s.buys(1, 1, 1); s.o.soldOut(s.at(2), s.at(2.1)) })
-	f("sold out when all pressed pay", "", func(s *tale) { s.o.pressing(s.buys(1, 1, 1)); s.o.soldOut(s.at(2), s.at(2.1)) })
+	f("sold out when all pressed pay", "", func(s *tale) { s.presses(s.buys(1, 1, 1), buttonPay, 1.5); s.o.soldOut(s.at(2), s.at(2.1)) })
+	f("sold out when one pays too late", "sold_out was told although order 1", func(s *tale) {
+		s.presses(s.buys(1, 1, 1), buttonLate, 1.5)
+		s.o.soldOut(s.at(2), s.at(2.1))
+	})
 	f("sold out asked before the receipt came", "", func(s *tale) { s.buys(1, 1, 1); s.o.soldOut(s.at(0.9), s.at(1.1)) })
 	f("sold out after the expiry", "", func(s *tale) { s.buys(1, 1, 1); s.o.soldOut(s.at(7), s.at(7)) })
 
@@ -127,16 +207,31 @@ func TestOracle(t *testing.T) {
 
 	f("not to be paid for", "could not pay", func(s *tale) { s.o.unpayable(s.buys(1, 1, 1), "409 order_state", s.at(2)) })
 	f("not to be paid for after its expiry", "", func(s *tale) { s.o.unpayable(s.buys(1, 1, 1), "409 order_state", s.at(6)) })
-	f("cancelled early", "although nobody cancelled", func(s *tale) { s.o.finished(s.buys(1, 1, 1), "cancelled", s.at(3)) })
-	f("cancelled in time", "", func(s *tale) { s.o.finished(s.buys(1, 1, 1), "cancelled", s.at(6.1)) })
-	f("paid by nobody", "nobody paid", func(s *tale) { s.o.finished(s.buys(1, 1, 1), "paid", s.at(2)) })
+	f("cancelled early", "although nobody cancelled", func(s *tale) { s.o.finished(s.buys(1, 1, 1), "a read", "cancelled", s.at(3)) })
+	f("cancelled in time", "", func(s *tale) { s.o.finished(s.buys(1, 1, 1), "a read", "cancelled", s.at(6.1)) })
+	f("paid by nobody", "nobody paid", func(s *tale) { s.o.finished(s.buys(1, 1, 1), "a read", "paid", s.at(2)) })
+	f("paid by a wrong amount", "nobody paid", func(s *tale) {
+		r := s.buys(1, 1, 1)
+		s.presses(r, buttonWrong, 2)
+		s.o.finished(r, "a read", "paid", s.at(3))
+	})
+	stuck := func(later float64) func(s *tale) { // a payment that failed at second 2
+		return func(s *tale) {
+			r := s.buys(1, 1, 1)
+			s.presses(r, buttonFail, 2)
+			s.pays(s.buys(2, 2, 1), later)
+			s.o.failedStill(r, "/pay/1-1", time.Second, s.at(4))
+		}
+	}
+	f("not to be paid for again", "cannot pay for order 1: 2s after", stuck(3))
+	f("not to be paid for again, nor news of any other", "", stuck(1.5))
 	f("paid after the end", "shown as ended", func(s *tale) {
 		r := s.buys(1, 1, 1)
-		s.o.finished(r, "cancelled", s.at(7))
-		s.o.pressing(r)
-		s.o.finished(r, "paid", s.at(8))
+		s.o.finished(r, "a read", "cancelled", s.at(7))
+		s.presses(r, buttonPay, 7.5)
+		s.o.finished(r, "a read", "paid", s.at(8))
 	})
-	f("a promise refused", "promised by a receipt", func(s *tale) { s.o.finished(s.buys(1, 1, 1), "refused", s.at(2)) })
+	f("a promise refused", "promised by a receipt", func(s *tale) { s.o.finished(s.buys(1, 1, 1), "a read", "refused", s.at(2)) })
 }
 
 func TestAudit(t *testing.T) {
@@ -154,7 +249,7 @@ func TestAudit(t *testing.T) {
 		a, b := s.buys(1, 1, 1), s.buys(2, 2, 1)
 		s.pays(a, 2)
 		s.o.cancelling(b)
-		s.o.finished(b, "cancelled", s.at(2))
+		s.o.finished(b, "a read", "cancelled", s.at(2))
 		return s.row(a, "paid"), s.row(b, "cancelled")
 	}
 	spoil := func(change func(paid, gone *Order, f *facts)) func(s *tale) facts {
@@ -176,8 +271,7 @@ func TestAudit(t *testing.T) {
 	f("unpaid again", "had been shown as paid", spoil(func(paid, _ *Order, _ *facts) { paid.State = "cancelled" }))
 	f("charged and unpaid", "still unpaid", func(s *tale) facts {
 		r := s.buys(1, 1, 1)
-		s.o.pressing(r)
-		s.o.charged(r)
+		s.presses(r, buttonPay, 2)
 		return s.facts(s.row(r, "created"))
 	})
 	f("paid by nobody", "nobody paid", spoil(func(_, gone *Order, _ *facts) { gone.State = "paid" }))
@@ -188,6 +282,9 @@ func TestAudit(t *testing.T) {
 	f("proof counts otherwise", "the proof counts", spoil(func(_, _ *Order, f *facts) { f.proof.Orders = map[string]int{"paid": 9} }))
 	f("money owed", "owes", spoil(func(_, _ *Order, f *facts) { f.proof.Payments.Owed = 1 }))
 	f("money gone", "2 kept", spoil(func(_, _ *Order, f *facts) { f.proof.Payments.Captured = 2 }))
+	f("dead letter", "dead letter 7 (order.paid of order 1) after 12 attempts: away", spoil(func(_, _ *Order, f *facts) {
+		f.dead = []deadLetter{{ID: "7", Key: "1", Topic: "order.paid", Attempts: 12, Reason: "away"}}
+	}))
 	f("unsold", "stayed unsold", spoil(func(_, _ *Order, f *facts) { f.unsold = 1 }))
 	f("store apart", "the store as", spoil(func(_, _ *Order, f *facts) {
 		f.stored = append([]Order{}, f.orders...)
@@ -229,27 +326,108 @@ func TestAudit(t *testing.T) {
 		return s.facts(a, b)
 	})
 	f("late money from nowhere", "claims late money", func(s *tale) facts { return s.facts(stranger(s, "late:1-1")) })
-	// late is a payment that arrived after the order had been cancelled.
-	late := func(s *tale) *receipt {
+}
+
+// TestMoney holds one order's money against what was pressed for it.
+func TestMoney(t *testing.T) {
+	// f tells of user 1, who holds order 1 and pressed these buttons at second
+	// 2; the server then tells of it as it should in this state, but for spoil.
+	f := func(name, want, state string, buttons []button, spoil func(o *Order)) {
+		t.Helper()
+		s := newTale()
 		r := s.buys(1, 1, 1)
-		s.o.pressing(r)
-		s.o.charged(r)
-		s.o.finished(r, "cancelled", s.at(7))
-		return r
+		for _, b := range buttons {
+			s.presses(r, b, 2)
+		}
+		row := s.row(r, state)
+		if spoil != nil {
+			spoil(&row)
+		}
+		s.o.audit(s.facts(row))
+		got := strings.Join(s.o.broken.list(), "\n")
+		if (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("%s: want a sentence with %q, got %q", name, want, got)
+		}
 	}
-	f("late money, another order", "", func(s *tale) facts {
-		old := s.row(late(s), "cancelled")
-		next := old
-		next.LateOf, next.ID, next.Key, next.State, next.Reservation = "1-1", "9", "late:1-1", "paid", "a.0.1.9"
-		old.ReplacedBy = "9"
-		return s.facts(old, next)
+	press := func(b ...button) []button { return b }
+	unpay := func(o *Order) { o.Captures[0].Pays = "" }
+	again := func(o *Order) { o.Refunds = append(o.Refunds, o.Refunds[0]) }
+	never := func(o *Order) { o.Refunds = nil }
+
+	f("paid", "", "paid", press(buttonPay), nil)
+	f("paid, not cancelled", "before its expiry and is cancelled", "cancelled", press(buttonPay), nil)
+	f("paid by nothing", "the shop knows of 0", "paid", press(buttonPay), func(o *Order) { o.Captures = nil })
+	f("charged once more", "has 2 captures of 1999 EUR, and 1 were made", "paid", press(buttonPay), func(o *Order) {
+		o.Captures = append(o.Captures, Capture{"x", o.Total, ""})
+		o.Refunds = append(o.Refunds, Refund{"r", "x", o.Total, "second_capture", "done"})
 	})
-	f("late money kept", "got 0 back", func(s *tale) facts { return s.facts(s.row(late(s), "cancelled")) })
-	f("late money given back", "", func(s *tale) facts {
-		f := s.facts(s.row(late(s), "cancelled"))
-		f.proof.Payments.Captured, f.proof.Payments.Refunded = price, price
-		return f
+	f("pays nothing", "paid by 0 captures", "paid", press(buttonPay), unpay)
+	f("pays and goes back", "refunded 1 times instead of 0", "paid", press(buttonPay), func(o *Order) {
+		o.Refunds = []Refund{{"r", o.Captures[0].ID, o.Total, "", "done"}}
 	})
+	f("a refund of nothing", "which it does not have", "paid", press(buttonPay), func(o *Order) {
+		o.Refunds = []Refund{{"r", "x", o.Total, "", "done"}}
+	})
+
+	f("twice", "", "paid", press(buttonTwice), nil)
+	f("twice and kept", "refunded 0 times instead of 1", "paid", press(buttonTwice), never)
+	f("twice and back twice", "refunded 2 times instead of 1", "paid", press(buttonTwice), again)
+	f("twice and stuck", "is stuck", "paid", press(buttonTwice), func(o *Order) { o.Refunds[0].State = "stuck" })
+	f("twice and less back", "of 1 EUR", "paid", press(buttonTwice), func(o *Order) { o.Refunds[0].Amount.Amount = 1 })
+	f("twice, one unknown", "charged 2 × 1999 EUR for order 1, and the shop knows of 1", "paid", press(buttonTwice), func(o *Order) {
+		o.Captures, o.Refunds = o.Captures[:1], nil
+	})
+	f("twice and both pay", "paid by 2 captures", "paid", press(buttonTwice), func(o *Order) { o.Captures[1].Pays, o.Refunds = o.ID, nil })
+
+	f("wrong amount", "", "cancelled", press(buttonWrong), nil)
+	f("wrong amount kept", "refunded 0 times", "cancelled", press(buttonWrong), never)
+	f("wrong amount pays", "nobody paid", "paid", press(buttonWrong), func(o *Order) { o.Captures[0].Pays, o.Refunds = o.ID, nil })
+
+	f("no call", "", "paid", press(buttonSilent), nil)
+	f("no call, never asked", "before its expiry and is cancelled", "cancelled", press(buttonSilent), func(o *Order) { o.Captures, o.Refunds = nil, nil })
+
+	f("failed", "", "cancelled", press(buttonFail), nil)
+	f("failed, then paid", "", "paid", press(buttonFail, buttonPay), nil)
+	f("failed and paid", "nobody paid", "paid", press(buttonFail), nil)
+
+	f("late, back", "", "cancelled", press(buttonLate), nil)
+	f("late, kept", "refunded 0 times", "cancelled", press(buttonLate), never)
+	f("late, time-out later still", "", "paid", press(buttonLate), nil)
+}
+
+// TestLateMoney is of money that bought another order.
+func TestLateMoney(t *testing.T) {
+	f := func(want string, spoil func(old, next *Order)) {
+		t.Helper()
+		s := newTale()
+		r := s.buys(1, 1, 1)
+		s.presses(r, buttonLate, 2)
+		s.o.finished(r, "a read", "cancelled", s.at(7))
+		old := s.row(r, "cancelled")
+		old.ReplacedBy, old.Captures[0].Pays, old.Refunds = "9", "9", nil
+		next := s.row(r, "paid")
+		next.ID, next.Key, next.Reservation, next.LateOf, next.Captures, next.Refunds = "9", "late:1-1", "a.0.1.9", "1-1", nil, nil
+		spoil(&old, &next)
+		s.o.audit(s.facts(old, next))
+		got := strings.Join(s.o.broken.list(), "\n")
+		if (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("want a sentence with %q, got %q", want, got)
+		}
+	}
+	f("", func(_, _ *Order) {})
+	f("not the same user's", func(_, next *Order) { next.User = userName(2) })
+	f("not the same user's at the same price", func(_, next *Order) { next.Total.Amount++ })
+	f("bought order 9, which is created", func(_, next *Order) { next.State = "created" })
+	f("says that payment \"2-1\" paid it", func(_, next *Order) { next.LateOf = "2-1" })
+	f("which does not replace it", func(old, _ *Order) { old.Captures[0].Pays = "8" })
+	f("is replaced by order \"\", and 1 of its captures", func(old, _ *Order) { old.ReplacedBy = "" })
+	f("is replaced by order \"9\", and 0 of its captures", func(old, _ *Order) {
+		old.Captures[0].Pays = ""
+		old.Refunds = []Refund{{"r", old.Captures[0].ID, old.Total, "late", "done"}}
+	})
+	f("refunded 1 times instead of 0", func(old, _ *Order) { old.Refunds = []Refund{{"r", old.Captures[0].ID, old.Total, "late", "done"}} })
+	f("captures and 0 refunds of its own", func(_, next *Order) { next.Captures = []Capture{{"x", next.Total, "9"}} })
+	f("claims late money", func(old, _ *Order) { old.ReplacedBy, old.Captures[0].Pays = "", "" })
 }
 
 func TestBreachesAreBounded(t *testing.T) {

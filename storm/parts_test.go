@@ -110,17 +110,21 @@ func TestCrowdLife(t *testing.T) {
 		t.Fatal("claimed a user who holds a reservation")
 	}
 	c.again(0, 0)
+	if asking, holders := c.demand(); asking != 1 || holders != 0 {
+		t.Fatalf("%d asking and %d holding after the end", asking, holders)
+	}
 	claim(1)
 	c.accepted(0, 1)
 	c.again(0, 0) // news of the old reservation
 	c.satisfied(0, 0)
-	if c.wanting() != 1 {
+	if asking, holders := c.demand(); asking != 0 || holders != 1 {
 		t.Fatal("satisfied by an old reservation")
 	}
 	c.satisfied(0, 1)
 	c.satisfied(0, 1)
-	if _, _, ok := c.next(); ok || c.wanting() != 0 {
-		t.Errorf("claimed %v, %d wanting after the purchase", ok, c.wanting())
+	asking, holders := c.demand()
+	if _, _, ok := c.next(); ok || asking+holders != 0 {
+		t.Errorf("claimed %v, %d asking and %d holding after the purchase", ok, asking, holders)
 	}
 }
 

@@ -31,6 +31,7 @@ var codes = [...]string{
 
 const (
 	codeSoldOut = 0
+	codeAllHeld = 1
 	codeLimit   = 2
 	codeNotOpen = 3
 	firstOdd    = 14

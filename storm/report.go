@@ -22,22 +22,25 @@ type Report struct {
 	Orders    map[string]int    `json:"orders"` // by state
 	Proof     Proof             `json:"proof"`
 
-	Activity      string   `json:"activity"`
-	Users         int      `json:"users"`
-	Stock         int      `json:"stock"`
-	Seconds       float64  `json:"seconds"` // length of the rush
-	Rate          int      `json:"rate"`    // attempts a second asked for
-	AchievedRate  float64  `json:"achieved_rate"`
-	Connections   int      `json:"connections"`
-	Seed          uint64   `json:"seed"`
-	PeakHeld      int      `json:"peak_held"`      // most units known to be held or sold at one moment
-	Lost          uint64   `json:"lost"`           // replies dropped on purpose
-	Unsent        uint64   `json:"unsent"`         // slots given up: every connection was busy for a second
-	Unwanted      uint64   `json:"unwanted"`       // slots for which no user wanted to buy
-	Forged        uint64   `json:"forged"`         // forged attempts and looks at others' orders
-	UnavailableMS float64  `json:"unavailable_ms"` // around the restart; 0 without one
-	Notes         []string `json:"notes,omitempty"`
-	Knee          *Knee    `json:"knee,omitempty"` // with --steps
+	Activity      string         `json:"activity"`
+	Users         int            `json:"users"`
+	Stock         int            `json:"stock"`
+	Seconds       float64        `json:"seconds"` // length of the rush
+	Rate          int            `json:"rate"`    // attempts a second asked for
+	AchievedRate  float64        `json:"achieved_rate"`
+	Connections   int            `json:"connections"`
+	Seed          uint64         `json:"seed"`
+	PeakHeld      int            `json:"peak_held"`      // most units known to be held or sold at one moment
+	Lost          uint64         `json:"lost"`           // replies dropped on purpose
+	Unsent        uint64         `json:"unsent"`         // slots given up: every connection was busy for a second
+	Unwanted      uint64         `json:"unwanted"`       // slots for which no user wanted to buy
+	Forged        uint64         `json:"forged"`         // forged attempts and looks at others' orders
+	Pressed       map[string]int `json:"pressed"`        // buttons of the provider's pages, by name
+	LateBought    int            `json:"late_bought"`    // payments that came too late and bought the same again
+	LateRefunded  int            `json:"late_refunded"`  // captures that came too late and were given back
+	UnavailableMS float64        `json:"unavailable_ms"` // around the restart; 0 without one
+	Notes         []string       `json:"notes,omitempty"`
+	Knee          *Knee          `json:"knee,omitempty"` // with --steps
 
 	// Violations are what the oracle and the server's own proof found wrong,
 	// as sentences; the same list as in Proof. Empty = passed.
@@ -67,7 +70,17 @@ func (r *rehearsal) report(m *meter, f facts) Report {
 		Proof:    Proof{len(violations) == 0, violations},
 		Activity: r.shop.activity, Users: r.o.Users, Stock: r.o.Stock, Seconds: r.rushed.Seconds(), Rate: r.o.Rate, AchievedRate: float64(r.rushAttempts) / r.rushed.Seconds(),
 		Connections: r.o.Connections, Seed: r.o.Seed, PeakHeld: r.oracle.peak, Lost: m.total.lost, Unsent: m.total.unsent,
-		Unwanted: m.total.unwanted, Forged: m.total.forged, Violations: violations,
+		Unwanted: m.total.unwanted, Forged: m.total.forged, Pressed: r.oracle.pressed, Violations: violations,
+	}
+	for _, row := range f.orders {
+		if row.ReplacedBy != "" {
+			report.LateBought++
+		}
+		for _, back := range row.Refunds {
+			if back.Reason == "late" {
+				report.LateRefunded++
+			}
+		}
 	}
 	for i, n := range m.total.refused {
 		if n > 0 {
@@ -109,6 +122,7 @@ func (r Report) Write(w io.Writer, asJSON bool) error {
 	if r.UnavailableMS > 0 {
 		row("unavailable", "%.0f ms around the restart", r.UnavailableMS)
 	}
+	row("payments", "%s; of late ones %d bought again, %d refunded", ranked(r.Pressed, len(r.Pressed)), r.LateBought, r.LateRefunded)
 	row("orders", "%s", ranked(r.Orders, len(r.Orders)))
 	row("sold", "%d of %d", r.Sold, r.Stock)
 	if r.Knee != nil {

@@ -60,6 +60,13 @@ func (o *outage) length() (d time.Duration, ok bool) {
 	return o.lasted, o.lasted > 0
 }
 
+// clearSince says that the server has been up since t, as far as is known.
+func (o *outage) clearSince(t time.Time) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !o.watching.Load() && (o.began.IsZero() || t.After(o.began.Add(o.lasted)))
+}
+
 // restart runs the restart command half-way through the rush. The command
 // should start the server in the background with its output redirected.
 func (r *rehearsal) restart(ctx context.Context) {

@@ -48,6 +48,8 @@ const (
 	chooseGreedy
 	chooseDelay
 	chooseVictim
+	chooseMishap
+	chooseButton
 )
 
 // dice are all random choices of a storm: a pure function of the seed, the

@@ -21,6 +21,7 @@ type shop struct {
 	opsToken string
 	activity string
 	sku      string
+	lastDead string // the newest dead letter from before the storm
 }
 
 // price of the one thing on sale, in minor units of currency.
@@ -57,6 +58,46 @@ type Order struct {
 	Total       Money  `json:"total"`
 	LateOf      string `json:"late_of"`     // the payment whose late money paid this order
 	ReplacedBy  string `json:"replaced_by"` // the order that this order's late money paid
+
+	Captures []Capture `json:"captures"` // not from an OrderReader
+	Refunds  []Refund  `json:"refunds"`  // not from an OrderReader
+}
+
+// Capture is money that arrived for an order. Pays is the order that it pays;
+// empty means that it is to be given back.
+type Capture struct {
+	ID     string `json:"id"`
+	Amount Money  `json:"amount"`
+	Pays   string `json:"pays"`
+}
+
+// Refund gives one capture back.
+type Refund struct {
+	ID      string `json:"id"`
+	Capture string `json:"capture"`
+	Amount  Money  `json:"amount"`
+	Reason  string `json:"reason"`
+	State   string `json:"state"` // requested, done, stuck
+}
+
+// shownOrder is what its owner sees of an order.
+type shownOrder struct {
+	State      string `json:"state"`
+	Total      Money  `json:"total"`
+	ReplacedBy string `json:"replaced_by"`
+	Refunded   struct {
+		Money
+		State string `json:"state"` // pending, done
+	} `json:"refunded"`
+}
+
+// deadLetter is an event that the server could not deliver.
+type deadLetter struct {
+	ID       string `json:"id"`
+	Key      string `json:"key"`
+	Topic    string `json:"topic"`
+	Attempts int    `json:"attempts"`
+	Reason   string `json:"reason"`
 }
 
 // OrderReader reads the store's own rows of an activity, for an audit that
@@ -269,6 +310,38 @@ func (s *shop) orders(each func(Order) error) error {
 	}
 }
 
+// deadLetters reads the events that could not be delivered since lastDead.
+func (s *shop) deadLetters() (all []deadLetter, err error) {
+	after := s.lastDead
+	for {
+		var doc struct {
+			DeadLetters []deadLetter `json:"dead_letters"`
+			Next        string       `json:"next"`
+		}
+		q := url.Values{"limit": {"500"}}
+		if after != "" {
+			q.Set("after", after)
+		}
+		if err := s.read("GET", s.ops+"/v1/dead-letters?"+q.Encode(), []byte(s.opsToken), nil, &doc); err != nil {
+			return nil, err
+		}
+		all = append(all, doc.DeadLetters...)
+		if doc.Next == "" || doc.Next == after {
+			return all, nil
+		}
+		after = doc.Next
+	}
+}
+
+// forgetDead leaves what could not be delivered before the storm out of it.
+func (s *shop) forgetDead() error {
+	old, err := s.deadLetters()
+	if len(old) > 0 {
+		s.lastDead = old[len(old)-1].ID
+	}
+	return err
+}
+
 // buy sends a purchase outside the schedule: a second click, a retry, a replay.
 func (s *shop) buy(token []byte, key string) (answer, error) {
 	return s.call("POST", s.target+"/v1/activities/"+s.activity+"/purchases", token, purchaseBody(s.sku), "Idempotency-Key", key)
@@ -281,15 +354,20 @@ func (s *shop) order(token []byte, order, action string) (answer, error) {
 	return s.call("POST", s.target+"/v1/orders/"+order+action, token, []byte("{}"))
 }
 
-// pay presses the pay button of the provider's page.
-func (s *shop) pay(payURL string) (answer, error) {
+// press presses a button of the provider's page. delay is for pay_late, in
+// whole seconds.
+func (s *shop) press(page string, b button, delay time.Duration) (answer, error) {
 	base, err := url.Parse(s.target)
 	if err != nil {
 		return answer{}, err
 	}
-	page, err := base.Parse(payURL)
+	at, err := base.Parse(page)
 	if err != nil {
-		return answer{}, fmt.Errorf("pay_url %q: %w", payURL, err)
+		return answer{}, fmt.Errorf("pay_url %q: %w", page, err)
 	}
-	return s.call("POST", page.String(), nil, []byte("action=pay"), "Content-Type", "application/x-www-form-urlencoded")
+	form := "action=" + string(b)
+	if b == buttonLate {
+		form += "&seconds=" + strconv.Itoa(int(delay/time.Second))
+	}
+	return s.call("POST", at.String(), nil, []byte(form), "Content-Type", "application/x-www-form-urlencoded")
 }

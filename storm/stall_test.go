@@ -36,6 +36,10 @@ const (
 	unansweredYes fault = "writes an order for a refusal" // writes an order for a refused attempt
 	hidesOrders   fault = "answers the owner 404"         // an order is not found when first asked for
 	losesUnit     fault = "miscounts"                     // ledger counts do not add up
+	falselyHeld   fault = "says all_held for a second"    // although units are free
+	limitLingers  fault = "lets the limit linger"         // counts an order for a while after it was shown as cancelled
+	endUndone     fault = "takes the end back"            // a replay shows a cancelled reservation as held
+	buriesLetters fault = "buries letters"                // has a dead letter
 )
 
 // stall is a shop small enough to be seen through: one SKU, one lock, in
@@ -55,12 +59,14 @@ type stall struct {
 	free     int
 	orders   []*stallOrder
 	byKey    map[string]*stallOrder
-	fakes    int
+	pages    []*stallPage
+	owed     []*stallOrder // refundsAnother: whose refunds another one gets
 }
 
 type stallOrder struct {
 	Order
 	expires time.Time
+	ended   time.Time
 	read    bool // its owner has asked for it before
 }
 
@@ -94,7 +100,7 @@ func openStall(t *testing.T, f fault) (*stall, Options) {
 		}
 	})
 	return s, Options{
-		Target: s.addr, Ops: s.addr, OpsToken: "demo", Data: data, Users: 300, Stock: 40, Duration: 1500 * time.Millisecond,
+		Target: s.addr, Ops: s.addr, OpsToken: "demo", Data: data, Users: 300, Stock: 40, Misbehave: 60, Duration: 1500 * time.Millisecond,
 		Rate: 600, Connections: 16, Hold: 1, Seed: 7,
 		Pay: 60, Abandon: 20, Cancel: 20, DoubleClick: 10, Replay: 50, Greedy: 30, Forge: 5, Lose: 3,
 	}
@@ -122,13 +128,18 @@ func (s *stall) serve(ctx *fasthttp.RequestCtx) {
 	case method == "POST" && at(1) == "activities":
 		s.create(ctx)
 	case at(3) == "proof":
-		states := byState(s.listed())
-		s.reply(ctx, 200, map[string]any{"ok": true, "violations": []string{}, "ledger": []item{s.counts()}, "orders": states,
-			"payments": map[string]int{"captured": price * states["paid"]}})
+		s.reply(ctx, 200, map[string]any{"ok": true, "violations": []string{}, "ledger": []item{s.counts()}, "orders": byState(s.listed()),
+			"payments": s.payments()})
+	case at(1) == "dead-letters":
+		letters := []deadLetter{}
+		if s.fault == buriesLetters && s.activity != "" {
+			letters = append(letters, deadLetter{ID: "1", Key: "11", Topic: "order.paid", Attempts: 12, Reason: "ledger away"})
+		}
+		s.reply(ctx, 200, map[string]any{"dead_letters": letters})
 	case at(1) == "activities":
 		s.reply(ctx, 200, map[string]any{"id": s.activity, "counts": map[string]any{"items": []item{s.counts()}}})
 	case at(0) == "pay":
-		s.captured(ctx, at(1))
+		s.press(ctx, at(1))
 	case at(1) == "orders" && at(2) == "":
 		s.list(ctx)
 	case at(1) == "orders":
@@ -179,7 +190,8 @@ func (s *stall) purchase(ctx *fasthttp.RequestCtx) {
 		if o.State == "created" {
 			held++
 		}
-		if o.User == user && o.State != "cancelled" && s.fault != noLimit {
+		lingers := s.fault == limitLingers && now.Sub(o.ended) < time.Second
+		if o.User == user && (o.State != "cancelled" || lingers) && s.fault != noLimit {
 			s.refuse(ctx, 409, "limit_reached")
 			return
 		}
@@ -190,6 +202,8 @@ func (s *stall) purchase(ctx *fasthttp.RequestCtx) {
 	case s.free <= 0 && (held == 0 || s.fault == earlySoldOut):
 		s.refuse(ctx, 409, "sold_out")
 	case s.free <= 0:
+		s.refuse(ctx, 409, "all_held")
+	case s.fault == falselyHeld && now.After(s.opens.Add(200*time.Millisecond)) && now.Before(s.opens.Add(1200*time.Millisecond)):
 		s.refuse(ctx, 409, "all_held")
 	default:
 		o := s.accept(user, id, now)
@@ -216,6 +230,9 @@ func (s *stall) accept(user, id string, now time.Time) *stallOrder {
 
 func (s *stall) receipt(ctx *fasthttp.RequestCtx, o *stallOrder) {
 	state := map[string]string{"created": "held", "paid": "confirmed", "cancelled": "released"}[o.State]
+	if s.fault == endUndone && o.State == "cancelled" {
+		state = "held"
+	}
 	s.reply(ctx, 202, Receipt{o.Reservation, o.ID, state, o.ExpiresAt, o.Total})
 }
 
@@ -235,27 +252,15 @@ func (s *stall) order(ctx *fasthttp.RequestCtx, id, action string) {
 	}
 	switch {
 	case action == "":
-		s.reply(ctx, 200, o.Order)
+		s.reply(ctx, 200, s.shown(o))
 	case o.State != "created":
 		s.refuse(ctx, 409, "order_state")
 	case action == "payments":
-		s.reply(ctx, 200, map[string]string{"pay_url": s.addr + "/pay/" + id})
+		s.reply(ctx, 200, map[string]string{"pay_url": s.addr + "/pay/" + s.pageOf(o).id})
 	case action == "cancel":
 		s.release(o)
 		s.reply(ctx, 200, o.Order)
 	}
-}
-
-func (s *stall) captured(ctx *fasthttp.RequestCtx, id string) {
-	o := s.find(id)
-	switch {
-	case o == nil || string(ctx.FormValue("action")) != "pay" || o.State == "cancelled":
-		s.refuse(ctx, 409, "order_state")
-		return
-	case s.fault != ignoresMoney:
-		o.State = "paid"
-	}
-	s.reply(ctx, 200, map[string]any{})
 }
 
 func (s *stall) find(id string) *stallOrder {
@@ -268,15 +273,18 @@ func (s *stall) find(id string) *stallOrder {
 }
 
 func (s *stall) release(o *stallOrder) {
-	o.State = "cancelled"
+	o.State, o.ended = "cancelled", time.Now()
 	if s.fault != strandsUnits {
 		s.free++
 	}
 }
 
+// expire does what is due: late money arrives, and orders whose time is over
+// are cancelled, but not before the till was asked about their payments.
 func (s *stall) expire(now time.Time) {
+	s.arrive(now)
 	for _, o := range s.orders {
-		if o.State == "created" && now.After(o.expires) {
+		if o.State == "created" && now.After(o.expires) && !s.asked(o) {
 			s.release(o)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -33,10 +34,16 @@ const (
 type patience struct {
 	announce time.Duration // from creating the activity to its opening
 	tail     time.Duration // the tail lasts at most the hold and this
-	quiet    time.Duration // for orders, payments and events to come to rest
+	quiet    time.Duration // for orders, payments and events to come to rest: that long without any change
+	news     time.Duration // for a provider's callback to reach its order
+	scarce   time.Duration // that units must have been free before a refusal for want of them is a lie
+	sample   time.Duration // between two looks at the counts
 }
 
-var usual = patience{announce: 1500 * time.Millisecond, tail: 10 * time.Second, quiet: 20 * time.Second}
+var usual = patience{
+	announce: 1500 * time.Millisecond, tail: 10 * time.Second, quiet: 20 * time.Second,
+	news: 3 * time.Second, scarce: 2 * time.Second, sample: samplePace,
+}
 
 // rehearsal is one run against one activity.
 type rehearsal struct {
@@ -50,15 +57,16 @@ type rehearsal struct {
 	outage outage
 	notes  breaches
 
-	target  *url.URL
-	request request
-	lanes   []*tally     // one for each connection
-	errands *tally       // purchases made by errands
-	selling atomic.Bool  // after the rush: every buyer pays, nobody plays tricks
-	givenUp atomic.Int64 // errands repeated too often
-	resting atomic.Bool  // after the tail: nobody buys any more
-	began   time.Time
-	rushed  time.Duration
+	target    *url.URL
+	request   request
+	lanes     []*tally     // one for each connection
+	errands   *tally       // purchases made by errands
+	selling   atomic.Bool  // after the rush: every buyer pays, nobody plays tricks
+	lastMoney atomic.Int64 // Unix ns at which the last late payment is due
+	givenUp   atomic.Int64 // errands repeated too often
+	resting   atomic.Bool  // after the tail: nobody buys any more
+	began     time.Time
+	rushed    time.Duration
 
 	rushAttempts uint64
 }
@@ -147,7 +155,10 @@ func prepare(o Options, wait patience) (*rehearsal, error) {
 	}
 	opens := time.Now().Add(wait.announce).Truncate(time.Millisecond)
 	r.oracle = newOracle(o.Stock, opens)
-	r.oracle.ahead = ahead
+	r.oracle.ahead, r.oracle.scarcity.window = ahead, wait.scarce
+	if err := r.shop.forgetDead(); err != nil {
+		return nil, err
+	}
 	if err := r.shop.sell(o, opens.Add(ahead)); err != nil {
 		return nil, err
 	}
@@ -194,8 +205,10 @@ func (r *rehearsal) flood(ctx context.Context, s *schedule) {
 
 // sellOff is the tail: what was cancelled or let expire is bought by users who
 // pay, until all is sold or nobody is left to buy. It returns the units that
-// stayed unsold although users kept asking for them, and paying at once.
+// nobody had got hold of by its end although users kept asking for them. Those
+// whose buyer holds them or has just paid are not stranded: the server may be slow.
 func (r *rehearsal) sellOff(ctx context.Context) (unsold int) {
+	const steady = 5 // samples in a row that must show units stranded
 	r.selling.Store(true)
 	defer r.resting.Store(true)
 	limit := time.Duration(r.o.Hold)*time.Second + r.wait.tail
@@ -205,17 +218,21 @@ func (r *rehearsal) sellOff(ctx context.Context) (unsold int) {
 	wg.Go(func() {
 		r.flood(ctx, newSchedule(time.Now(), min(r.o.Rate, tailRate), limit))
 	})
-	last := item{Free: -1}
+	var stranded [steady]int
 	pace := time.NewTicker(samplePace)
 	defer pace.Stop()
-	for ctx.Err() == nil {
+	for n := 0; ctx.Err() == nil; n++ {
+		asking, holders := r.crowd.demand()
+		stranded[n%steady] = 0
 		if i, err := r.shop.count(); err == nil {
-			last = i
+			if asking > 0 {
+				stranded[n%steady] = max(i.Allocated-i.Confirmed-holders, 0)
+			}
 			if i.Confirmed >= i.Allocated {
 				stop()
 			}
 		}
-		if r.crowd.wanting() == 0 {
+		if asking+holders == 0 {
 			stop()
 		}
 		select {
@@ -224,10 +241,7 @@ func (r *rehearsal) sellOff(ctx context.Context) (unsold int) {
 		}
 	}
 	wg.Wait()
-	if r.crowd.wanting() > 0 && last.Confirmed < last.Allocated {
-		return last.Allocated - last.Confirmed
-	}
-	return 0
+	return slices.Min(stranded[:])
 }
 
 // recheck replays keys of receipts from the whole run, sold out or not, before
@@ -249,35 +263,55 @@ func (r *rehearsal) recheck() {
 }
 
 // drain waits until no errand is open any more, and until the server's books
-// have come to rest. Both are bounded: what is not at rest then is for the audit.
+// have come to rest. It is patient while they change; what does not come to
+// rest is for the audit.
 func (r *rehearsal) drain(ctx context.Context) {
-	ctx, stop := context.WithTimeout(ctx, r.wait.quiet)
-	defer stop()
-	pace := time.NewTicker(samplePace)
+	const longest = 10 // times the patience
+	begun := time.Now()
+	if late := time.Unix(0, r.lastMoney.Load()); late.After(begun) {
+		begun = late
+	}
+	changed, last := begun, ""
+	pace := time.NewTicker(r.wait.sample)
 	defer pace.Stop()
-	for r.agenda.open.Load() > 0 || !r.quiet() {
+	for {
+		quiet, books := r.quiet()
+		if quiet && r.agenda.open.Load() == 0 {
+			return
+		}
+		now := time.Now()
+		if books != last && now.After(changed) {
+			changed, last = now, books
+		}
+		if now.Sub(changed) > r.wait.quiet || now.Sub(begun) > longest*r.wait.quiet {
+			r.notes.add("after %s of waiting %d errands were open, or the server's books were not at rest", now.Sub(begun).Round(time.Second), r.agenda.open.Load())
+			return
+		}
 		select {
 		case <-pace.C:
 		case <-ctx.Done():
-			r.notes.add("after %s of waiting %d errands were open, or the server's books were not at rest", r.wait.quiet, r.agenda.open.Load())
 			return
 		}
 	}
 }
 
 // quiet says that every order is landed, every end of a reservation has
-// reached the ledger, and the server's own proof agrees.
-func (r *rehearsal) quiet() bool {
+// reached the ledger, all money that was taken has found its place, and the
+// server's own proof agrees. books changes with everything but that.
+func (r *rehearsal) quiet() (quiet bool, books string) {
 	p, err := r.shop.proof()
-	if err != nil || !p.OK || len(p.Ledger) != 1 {
-		return false
+	if err != nil || len(p.Ledger) != 1 {
+		return false, ""
 	}
-	return atRest(p.Ledger[0], p.Orders)
+	least, most := r.oracle.taken(time.Now())
+	money := p.Payments
+	return p.OK && atRest(p.Ledger[0], p.Orders) && money.Owed == 0 && money.Captured >= least && money.Captured <= most,
+		fmt.Sprint(p.Ledger, p.Orders, money)
 }
 
 // sampling judges the server's counts all the while.
 func (r *rehearsal) sampling(ctx context.Context) {
-	pace := time.NewTicker(samplePace)
+	pace := time.NewTicker(r.wait.sample)
 	defer pace.Stop()
 	for {
 		select {
@@ -285,10 +319,14 @@ func (r *rehearsal) sampling(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		g := r.oracle.scarcity.asking(time.Now())
 		i, err := r.shop.count()
+		if err != nil {
+			r.oracle.scarcity.missed()
+		}
 		switch {
 		case err == nil:
-			r.oracle.sample(i)
+			r.oracle.counted(g, i, time.Now())
 		case errors.Is(err, errAnswer) && !r.outage.active() && time.Now().After(r.oracle.opens):
 			r.notes.add("sampling: %v", err)
 		}

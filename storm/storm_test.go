@@ -13,9 +13,13 @@ import (
 )
 
 // hasty does not wait for a server that is slow to settle.
-var hasty = patience{announce: 200 * time.Millisecond, tail: 3 * time.Second, quiet: 3 * time.Second}
+var hasty = patience{
+	announce: 200 * time.Millisecond, tail: 3 * time.Second, quiet: 2 * time.Second,
+	news: 200 * time.Millisecond, scarce: 400 * time.Millisecond, sample: 50 * time.Millisecond,
+}
 
 func TestStormOnAnHonestStall(t *testing.T) {
+	t.Parallel()
 	_, o := openStall(t, honest)
 	var progress bytes.Buffer
 	report, err := rehearse(t.Context(), o, hasty, &progress)
@@ -34,6 +38,14 @@ func TestStormOnAnHonestStall(t *testing.T) {
 	if report.Refused["sold_out"] == 0 || report.Refused["not_open"] == 0 || report.Lost == 0 || report.Forged == 0 {
 		t.Errorf("refused %v, lost %d, forged %d: some behaviour never happened", report.Refused, report.Lost, report.Forged)
 	}
+	for _, b := range append(mishaps[:], buttonPay) {
+		if report.Pressed[string(b)] == 0 {
+			t.Errorf("pressed %v: never %s", report.Pressed, b)
+		}
+	}
+	if report.LateRefunded == 0 {
+		t.Error("no late payment was refunded")
+	}
 	if report.LatencyMS.P50 <= 0 || report.LatencyMS.P99 < report.LatencyMS.P50 {
 		t.Errorf("latency %+v", report.LatencyMS)
 	}
@@ -45,16 +57,41 @@ func TestStormOnAnHonestStall(t *testing.T) {
 	}
 }
 
+// plenty makes a sale that is never sold out, so that late money can buy.
+func plenty(o Options) Options {
+	o.Users, o.Stock, o.Pay, o.Misbehave = 120, 150, 80, 80
+	return o
+}
+
+func TestStormOnAStallWithPlenty(t *testing.T) {
+	t.Parallel()
+	_, o := openStall(t, honest)
+	report, err := rehearse(t.Context(), plenty(o), hasty, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Violations) != 0 || report.LateBought == 0 {
+		t.Errorf("%d late payments bought again, violations on an honest stall: %s", report.LateBought, strings.Join(report.Violations, "\n"))
+	}
+}
+
 // Each planted bug must be named by at least one sentence. The rehearsals
 // mostly wait, so a few run side by side.
 func TestStormFindsPlantedBugs(t *testing.T) {
+	t.Parallel()
 	var runs errgroup.Group
-	runs.SetLimit(5)
+	runs.SetLimit(12)
 	f := func(bug fault, want string) {
 		t.Helper()
 		_, o := openStall(t, bug)
 		if bug == noLimit {
 			o.Stock, o.Greedy = 150, 100 // so that a second unit is there to be had
+		}
+		switch bug {
+		case falselyHeld:
+			o.Stock = 280 // so that not all are sold by then
+		case keepsBoth, lateUnpaid, refundsAnother:
+			o = plenty(o)
 		}
 		runs.Go(func() error {
 			report, err := rehearse(t.Context(), o, hasty, io.Discard)
@@ -78,16 +115,32 @@ func TestStormFindsPlantedBugs(t *testing.T) {
 	f(strandsUnits, "stayed unsold")
 	f(trustsAll, "forged token")
 	f(showsAll, "somebody else's order")
-	f(ignoresMoney, "charged")
+	f(ignoresMoney, "was charged 1 ×")
 	f(unansweredYes, "never acknowledged")
 	f(hidesOrders, "cannot be read by its owner")
 	f(losesUnit, "do not add up")
+	f(falselyHeld, "false all_held")
+	f(limitLingers, "the last one, had been shown as ended")
+	f(endUndone, "is shown as held")
+	f(buriesLetters, "dead letter 1")
+	f(chargesTwice, "has 2 captures of 1999 EUR, and 1 were made")
+	f(keepsSecond, "refunded 0 times instead of 1")
+	f(refundsAnother, "refunded 2 times instead of 1")
+	f(sellsShort, "nobody paid for it")
+	f(neverAsks, "was paid for before its expiry and is cancelled")
+	f(keepsLate, "refunded 0 times instead of 1")
+	f(keepsBoth, "refunded 1 times instead of 0")
+	f(lateUnpaid, "late money for order")
+	f(failCloses, "although nobody cancelled it")
+	f(failRefuses, "could not pay")
+	f(failSticks, "still leads to that one")
 	if err := runs.Wait(); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestReportAsJSON(t *testing.T) {
+	t.Parallel()
 	_, o := openStall(t, honest)
 	o.Users, o.Stock, o.Rate = 50, 10, 500
 	report, err := rehearse(t.Context(), o, hasty, io.Discard)

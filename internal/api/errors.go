@@ -169,23 +169,25 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, c code) {
 	ctx.Response.SetBodyRaw(problems[c].body)
 }
 
-// refuse tells the shopper why not. lines is how many lines the request had:
-// with several, the answer names the SKU that it failed on.
-func (s *Server) refuse(ctx *fasthttp.RequestCtx, err error, lines int) {
+// refuse tells the shopper why not, and answers the code it told. lines is how
+// many lines the request had: with several, the answer names the SKU that it
+// failed on.
+func (s *Server) refuse(ctx *fasthttp.RequestCtx, err error, lines int) code {
 	c := codeOf(err)
 	switch c {
 	case soldOut, allHeld, noSuchSKU:
 		if lines > 1 {
 			s.explain(ctx, c, err)
-			return
+			return c
 		}
 	case insufficient, limitReached, notOpen, invalidRequest:
 		s.explain(ctx, c, err)
-		return
+		return c
 	case internal:
 		s.log.Error("request failed", "method", string(ctx.Method()), "path", string(ctx.Path()), "err", err)
 	}
 	s.answer(ctx, c)
+	return c
 }
 
 // explain answers with what the error knows beside its code.

@@ -3,6 +3,7 @@ package api
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/valyala/fasthttp"
 	"github.com/valyala/fastjson"
@@ -46,7 +47,7 @@ func (s *Server) purchase(ctx *fasthttp.RequestCtx, activity string) {
 	a := s.attempts.Get().(*attempt)
 	defer s.attempts.Put(a)
 	if err := a.read(ctx, key); err != nil {
-		s.refuse(ctx, err, 0)
+		s.remember(ctx, activity, who.User, s.refuse(ctx, err, 0))
 		return
 	}
 	receipt, err := s.shop.Purchase(s.life, sale.PurchaseRequest{
@@ -58,10 +59,35 @@ func (s *Server) purchase(ctx *fasthttp.RequestCtx, activity string) {
 		Ticket:   a.ticket,
 	})
 	if err != nil {
-		s.refuse(ctx, err, len(a.lines))
+		s.remember(ctx, activity, who.User, s.refuse(ctx, err, len(a.lines)))
 		return
 	}
 	s.accept(ctx, a, &receipt)
+}
+
+// maxRefusals bounds the users whose last refusal is remembered, 8 bytes each.
+const maxRefusals = 1 << 16
+
+// remember keeps why a user was refused, for LastRefusal. An activity that
+// does not exist would only take places away.
+func (s *Server) remember(ctx *fasthttp.RequestCtx, activity string, user stock.UserID, c code) {
+	if c != noSuchActivity {
+		// The request's own time: it has been read already.
+		s.refusals.Note(activity, string(user), uint8(c), ctx.Time())
+	}
+}
+
+// LastRefusal answers the code with which a purchase of this user was refused
+// last in this activity by this process, and when, to a tenth of a second. ok
+// is false when there was none, or when it has been forgotten for the sake of
+// newer ones. A request that was refused before it was known whose it is
+// (unauthenticated, overloaded) counts for nobody.
+func (s *Server) LastRefusal(activity stock.ActivityID, user stock.UserID) (code string, at time.Time, ok bool) {
+	c, at, ok := s.refusals.Last(string(activity), string(user))
+	if !ok || int(c) >= len(problems) {
+		return "", time.Time{}, false
+	}
+	return problems[c].name, at, true
 }
 
 // accept answers a receipt.

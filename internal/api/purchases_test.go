@@ -15,6 +15,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"sluice/internal/gate"
 	"sluice/internal/sale"
 	"sluice/internal/stock"
 )
@@ -274,4 +275,33 @@ func BenchmarkRead(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// Every code has to fit into the table of last refusals.
+var _ = [gate.MaxRefusalCode + 1 - codes]struct{}{}
+
+// The last refusal of a user in an activity is remembered, and nobody else's.
+func TestLastRefusal(t *testing.T) {
+	b := newBench(t, nil)
+	f := func(user stock.UserID, want string) {
+		t.Helper()
+		code, at, ok := b.server.LastRefusal("act", user)
+		if code != want || ok != (want != "") || ok && time.Since(at) > time.Minute {
+			t.Errorf("%s: %q at %v, %v; want %q", user, code, at, ok, want)
+		}
+	}
+	f("alice", "")
+	if a := b.buy(t, oneLamp); a.status != 202 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	f("alice", "")
+	b.set(func() { b.fail = stock.ErrSoldOut })
+	b.buy(t, oneLamp).is(t, 409, "sold_out")
+	f("alice", "sold_out")
+	f("bob", "")
+	b.set(func() { b.fail = sale.ErrNoSuchActivity })
+	b.buy(t, oneLamp).is(t, 404, "no_such_activity")
+	f("alice", "sold_out")
+	b.buy(t, `{}`).is(t, 400, "invalid_request")
+	f("alice", "invalid_request")
 }

@@ -111,6 +111,7 @@ type Server struct {
 	streams  *streams
 	bodies   activityBodies
 	attempts sync.Pool
+	refusals *gate.Refusals
 	bounds   [classes]*gate.InFlight
 
 	life     context.Context // ends when Shutdown has: what still waits then gives up
@@ -143,6 +144,8 @@ func New(c Config) (*Server, error) {
 		now: c.Now, log: c.Log, demo: c.Demo, files: files,
 		streams:  newStreams(c.Orders, c.Watchers, c.Now, l.Streams),
 		attempts: sync.Pool{New: func() any { return new(attempt) }},
+		// Requests carry the machine's own time, and so does what is kept of them.
+		refusals: gate.NewRefusals(maxRefusals, time.Now()),
 	}
 	s.bounds[purchaseClass] = gate.NewInFlight(l.Purchases)
 	s.bounds[readClass] = gate.NewInFlight(l.Reads)

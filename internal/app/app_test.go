@@ -19,6 +19,7 @@ import (
 
 	"sluice/internal/app"
 	"sluice/internal/gate"
+	"sluice/internal/proof"
 	"sluice/storm"
 	"sluice/web/shop/shoptest"
 )
@@ -346,6 +347,7 @@ func TestLiveEdits(t *testing.T) {
 // A storm with every kind of user finds nothing to complain of.
 func TestStorm(t *testing.T) {
 	s := start(t, config(t.TempDir()))
+	audits := s.auditing()
 	report, err := storm.Run(t.Context(), storm.Options{
 		Target: s.shopper, Ops: s.ops, OpsToken: opsToken, Data: s.data, Users: 2000, Stock: 50, Duration: 4 * time.Second,
 		Rate: 1500, Connections: 32, Hold: 1, Pay: 60, Abandon: 20, Cancel: 20, DoubleClick: 5, Replay: 50, Greedy: 20, Forge: 2, Lose: 5, Seed: 1,
@@ -357,6 +359,48 @@ func TestStorm(t *testing.T) {
 		text, _ := json.MarshalIndent(report, "", "  ")
 		t.Errorf("%s", text)
 	}
+	if n := audits(); n < 10 {
+		t.Errorf("only %d audits while it went on", n)
+	}
+}
+
+// auditing takes the proof of every activity again and again until it is told
+// to stop, and then answers how often. Every violation is a false alarm.
+func (s *server) auditing() (stop func() int) {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ask := func(path string, into any) bool {
+		r, err := http.NewRequestWithContext(ctx, "GET", s.ops+path, nil)
+		if err != nil {
+			return false
+		}
+		r.Header.Set("Authorization", "Bearer "+opsToken)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		return json.NewDecoder(resp.Body).Decode(into) == nil && resp.StatusCode == 200
+	}
+	ended := make(chan int)
+	go func() {
+		n := 0
+		for ctx.Err() == nil {
+			var list struct{ Activities []struct{ ID string } }
+			ask("/v1/activities", &list)
+			for _, a := range list.Activities {
+				var r proof.Report
+				if !ask("/v1/activities/"+a.ID+"/proof", &r) {
+					continue // not opened yet
+				}
+				if n++; !r.OK {
+					s.t.Errorf("audit %d, at %d: %v", n, r.Position.Position, r.Violations)
+				}
+			}
+		}
+		ended <- n
+	}()
+	return func() int { cancel(); return <-ended }
 }
 
 // A shopper clicks through the demo in a real browser.

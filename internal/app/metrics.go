@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -47,8 +48,15 @@ var (
 	stoppedDesc  = describe("landing_stopped", "1 while landing is stopped by an entry or the store.")
 	batchDesc    = describe("landing_batch_seconds", "Time of a landing commit.")
 	backlogDesc  = describe("outbox_backlog", "Messages not delivered yet.")
+	oldestDesc   = describe("outbox_oldest_seconds", "Age of the oldest message that is not delivered, dead letters included; 0 = none.")
+	sentDesc     = describe("outbox_delivered_total", "Messages delivered.")
+	failedDesc   = describe("outbox_failures_total", "Attempts to deliver a message that failed.")
+	buriedDesc   = describe("outbox_buried_total", "Messages given up, which are dead letters until they are redriven.")
 	alarmDesc    = describe("alarms_total", "Things a person should look at, by kind.", "kind")
 	violatedDesc = describe("settle_violations_total", "Settlements that contradicted the outcome that stands.")
+	provedDesc   = describe("proof_ok", "1 when the newest audit of an activity found all books to agree.", "activity")
+	faultsDesc   = describe("proof_violations", "Violations that the newest audit of an activity found.", "activity")
+	proofAgeDesc = describe("proof_age_seconds", "Age of the newest audit of an activity.", "activity")
 	ledgerDesc   = describe("ledger_failed", "1 when the ledger stopped accepting because its log cannot be written.")
 )
 
@@ -70,8 +78,19 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		counter(refusedDesc, float64(n), code)
 	}
 	gauge(streamsDesc, float64(m.Streams))
+	shown := map[stock.ActivityID]bool{}
 	for _, v := range c.shop.Views() {
 		c.units(gauge, v.ID)
+		shown[v.ID] = true
+	}
+	for _, r := range c.proofs.Reports() {
+		if r.OK && !shown[r.Activity] {
+			continue // over and proved
+		}
+		activity := string(r.Activity)
+		gauge(provedDesc, truth(r.OK), activity)
+		gauge(faultsDesc, float64(r.Found), activity)
+		gauge(proofAgeDesc, max(0, c.clock.Now().Sub(r.CheckedAt).Seconds()), activity)
 	}
 	gauge(headDesc, float64(c.ledger.Head().Position))
 	s := c.lander.Stats()
@@ -86,8 +105,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	total += s.Times[len(s.Times)-1]
 	ch <- prometheus.MustNewConstHistogram(batchDesc, total, s.TimesSum.Seconds(), buckets)
-	if n, _, err := c.store.Backlog(context.Background()); err == nil {
-		gauge(backlogDesc, float64(n))
+	o, err := c.relay.Stats(context.Background())
+	counter(sentDesc, float64(o.Delivered))
+	counter(failedDesc, float64(o.Failed))
+	counter(buriedDesc, float64(o.Buried))
+	if err == nil {
+		gauge(backlogDesc, float64(o.Unfinished))
+		gauge(oldestDesc, age(c.clock.Now(), o.Oldest))
 	}
 	for kind, n := range c.alarms.Counts() {
 		counter(alarmDesc, float64(n), kind)
@@ -107,6 +131,14 @@ func (c *collector) units(gauge func(*prometheus.Desc, float64, ...string), acti
 			gauge(unitsDesc, float64(n), string(activity), string(it.SKU), place)
 		}
 	}
+}
+
+// age in seconds of what happened at a Unix millisecond; 0 = nothing did.
+func age(now time.Time, at int64) float64 {
+	if at == 0 {
+		return 0
+	}
+	return max(0, now.Sub(time.UnixMilli(at)).Seconds())
 }
 
 func truth(b bool) float64 {

@@ -43,6 +43,7 @@ type engine struct {
 	relay    *outbox.Relay
 	outgoing chan struct{} // tells the relay that landing wrote messages
 	auditor  *proof.Auditor
+	proofs   *proof.Watch
 	sandbox  *sandbox.Server
 	provider *sandbox.Client
 }
@@ -89,12 +90,16 @@ func newEngine(c Config, d *doors, shopper, pay net.Addr, log *slog.Logger) (*en
 	})
 	e.orders = order.NewDesk(d.store, d.ledger, cashier, e.lander.Changed, now)
 	e.settler = order.NewSettler(d.ledger, e.alarms, now)
+	cashier.SettleEarly(e.settler)
 	e.relay = outbox.New(d.store, []outbox.Named{
 		{Name: "ledger", Topics: []string{order.TopicPaid, order.TopicCancelled, order.TopicRefunded}, Handle: e.settler.Settle},
 		{Name: "streams", Handle: e.watchers.Handle},
 		{Name: "notifications", Topics: []string{order.TopicPaymentDue, order.TopicPaid, order.TopicCancelled, order.TopicRefunded}, Handle: notify(d.store)},
-	}, now, rand.Float64, log, outbox.Options{})
+	}, now, rand.Float64, log, outbox.Options{Buried: e.alarms.DeadLetter})
 	e.auditor = proof.New(d.store, d.ledger, walstock.LogID, now)
+	e.proofs = proof.NewWatch(e.auditor, e.activities, d.ledger, func(activity stock.ActivityID, violation string) {
+		log.Error("alarm", "kind", "proof_violation", "activity", activity, "violation", violation)
+	}, now)
 	return e, nil
 }
 
@@ -150,8 +155,22 @@ func notify(s *sqlstore.Store) outbox.Handler {
 		if err := json.Unmarshal(m.Body, &body); err != nil {
 			return fmt.Errorf("notification from message %d: %w", m.ID, err)
 		}
-		return s.SaveNotification(ctx, m.ID, body.User, m.Topic, m.Body, stock.Millis(m.At))
+		if err := s.SaveNotification(ctx, m.ID, body.User, m.Topic, m.Body, stock.Millis(m.At)); err != nil {
+			return fmt.Errorf("%w: %w", outbox.ErrAway, err)
+		}
+		return nil
 	}
+}
+
+// Notifications are kept for noticesKept; trimSize bounds one step of forgetting.
+const (
+	noticesKept = 90 * 24 * time.Hour
+	trimSize    = 500
+)
+
+// trimNotices forgets old notifications.
+func (e *engine) trimNotices(ctx context.Context) (worked bool, err error) {
+	return e.store.TrimNotifications(ctx, stock.MillisOf(e.clock.Now().Add(-noticesKept)), trimSize)
 }
 
 // notices are the store's notifications in the API's words.
@@ -177,9 +196,21 @@ func (e *engine) worker() []run.Task {
 		{Name: "landing", Step: e.lander.Step, Idle: 20 * time.Millisecond, Wake: e.ledger.Advanced()},
 		{Name: "outbox relay", Step: e.relay.Step, Idle: 50 * time.Millisecond, Wake: e.outgoing},
 		{Name: "order keeper", Step: e.keeper.Step, Idle: 200 * time.Millisecond},
+		{Name: "proof", Step: e.proofs.Step, Idle: time.Second},
+		{Name: "old notifications", Step: e.trimNotices, Idle: time.Minute},
 		{Name: "activity life", Step: e.sales.Step, Idle: 500 * time.Millisecond},
 		{Name: "sandbox provider", Step: e.sandbox.Step, Idle: 100 * time.Millisecond, Wake: e.sandbox.Woken()},
 	}
+}
+
+// activities lists all that were ever defined.
+func (e *engine) activities(ctx context.Context) ([]stock.ActivityID, error) {
+	all, err := e.store.Activities(ctx)
+	ids := make([]stock.ActivityID, len(all))
+	for i, a := range all {
+		ids[i] = a.ID
+	}
+	return ids, err
 }
 
 // compact lets the log go behind what has landed and is in a snapshot.

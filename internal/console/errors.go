@@ -90,6 +90,7 @@ var causes = []struct {
 	{context.DeadlineExceeded, unknown},
 	{context.Canceled, unknown},
 
+	{outbox.ErrAway, internal},
 	{payment.ErrNoSuchPayment, internal},
 	{payment.ErrForged, internal},
 	{payment.ErrMalformed, internal},

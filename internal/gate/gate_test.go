@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -189,6 +190,20 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	if remembered == 0 || remembered > 64 {
 		t.Fatalf("%d tokens remembered, want 1..64", remembered)
+	}
+}
+
+// A token whose hash is that of a remembered one is still another token.
+func TestVerifyComparesTheWholeToken(t *testing.T) {
+	v := newVerifier(t, func() time.Time { return noon }, 64, VerifyingKey{Secret: secret})
+	good, forged := mint(t, "u1", time.Minute), "not.a.token"
+	id, err := v.Verify([]byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.remember(maphash.String(v.seed, forged), &verified{id, good})
+	if id, err := v.Verify([]byte(forged)); err == nil {
+		t.Fatalf("a token of the same hash is taken for %+v", id)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
+
+	"sluice/internal/lib/outbox"
 )
 
 // Kinds of alarm, as they appear in logs and metrics.
@@ -16,6 +18,8 @@ const (
 	AlarmWrongCurrency = "wrong_currency"
 	AlarmRefundStuck   = "refund_stuck"
 	AlarmClockJump     = "clock_jump"
+	AlarmDeadLetter    = "dead_letter"        // a message was given up; what follows in its order waits for it
+	AlarmUnresolved    = "payment_unresolved" // polls ended without an answer of the provider
 )
 
 // Alarms counts by kind what a person should look at, and logs each one at
@@ -36,6 +40,11 @@ func (a *Alarms) Counts() map[string]uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return maps.Clone(a.counts)
+}
+
+// DeadLetter is for outbox.Options.Buried.
+func (a *Alarms) DeadLetter(m outbox.Message, reason string) {
+	a.raise(AlarmDeadLetter, "message", m.ID, "key", m.Key, "topic", m.Topic, "attempts", m.Attempts, "reason", reason)
 }
 
 func (a *Alarms) raise(kind string, args ...any) {

@@ -124,12 +124,18 @@ func (d *Desk) Cancel(ctx context.Context, user stock.UserID, id stock.OrderID) 
 		return Order{}, err
 	}
 	now := stock.MillisOf(d.now())
-	return edit(ctx, d.store, id, now, 0, func(o *Order) ([]outbox.Message, error) {
+	o, err := edit(ctx, d.store, id, now, 0, func(o *Order) ([]outbox.Message, error) {
 		if o.State == Cancelled && o.Reason == ReasonShopper {
 			return nil, errUnchanged
 		}
 		return Transition(o, ActionCancel, ReasonShopper, now)
 	})
+	if err != nil {
+		return Order{}, err
+	}
+	// Whoever cancels often wants to buy something else at once.
+	d.cashier.settler.hasten(ctx, o)
+	return o, nil
 }
 
 // await returns once the shopper's order has landed.
@@ -212,7 +218,7 @@ func (d *Desk) Refund(ctx context.Context, id stock.OrderID, reason string) (Ord
 		return Order{}, err
 	}
 	if o.LateOf != "" && o.Refunding() {
-		return d.cashier.follow(ctx, o)
+		return d.cashier.follow(ctx, o, true)
 	}
 	return d.cashier.pursue(ctx, o)
 }

@@ -33,6 +33,7 @@ type Landing struct {
 // Step belongs to one goroutine; everything else is safe for concurrent use.
 type Lander struct {
 	Landing
+	offers *offers
 	token  uint64
 	from   stock.Cursor // the store's watermark, when placed
 	placed bool
@@ -55,7 +56,7 @@ const (
 
 // NewLander starts nothing; the caller runs Step.
 func NewLander(l Landing) *Lander {
-	return &Lander{Landing: l, pace: newPace(), changed: make(chan struct{})}
+	return &Lander{Landing: l, offers: newOffers(l.Snapshots), pace: newPace(), changed: make(chan struct{})}
 }
 
 // Step lands what the log has, in batches, and says whether there was any.
@@ -165,11 +166,11 @@ func (l *Lander) begin() *batch {
 // done their work in the ledger, and just move the watermark.
 func (l *Lander) take(ctx context.Context, b *batch, e stock.Entry) error {
 	if e.Kind == stock.EntryReserved {
-		o, events, err := FromReservation(e)
+		o, events, err := fromReservation(e, l.offers.terms)
 		if err != nil {
 			return err
 		}
-		if o.Products, err = l.Snapshots.of(ctx, o.Terms.Lines); err != nil {
+		if o.Products, err = l.offers.products(ctx, e.Reservation); err != nil {
 			return fmt.Errorf("products of order %s: %w", o.ID, err)
 		}
 		o.Position.Log = l.LogID

@@ -273,7 +273,7 @@ func TestBatchSize(t *testing.T) {
 	}
 }
 
-func longTail(t *testing.T, s *shop, n int) tail {
+func longTail(t testing.TB, s *shop, n int) tail {
 	t.Helper()
 	r := s.reserve("ann", terms(1, "", false))
 	var l tail
@@ -288,4 +288,66 @@ func longTail(t *testing.T, s *shop, n int) tail {
 		})
 	}
 	return l
+}
+
+// Entries share what is read of their terms only when it is the same: with more
+// offers than are remembered, and with products that cannot be found at first.
+func TestManyOffers(t *testing.T) {
+	const offers = 1500
+	s := newShop(t, 2*offers, 0)
+	missing := errors.New("the shelf is being moved")
+	var fails error
+	l := s.newLander(s.store, func(ctx context.Context, sku stock.SKU, version int) ([]byte, error) {
+		if fails != nil {
+			return nil, fails
+		}
+		return product(ctx, sku, version)
+	})
+	s.lander = l
+	want := map[stock.OrderID]int64{}
+	for i := range 2 * offers {
+		unit := pricing.Money{Amount: int64(100 + i%offers), Currency: "EUR"}
+		r := s.reserve(stock.UserID("u"+strconv.Itoa(i)), pricing.Terms{Quote: quote(1, unit), Restock: i%offers%2 == 0})
+		want[r.Order] = unit.Amount
+	}
+	fails = missing
+	_, err := l.Step(t.Context())
+	s.wants(err, missing)
+	fails = nil
+	s.advance(time.Minute)
+	s.land()
+	for id, amount := range want {
+		if o := s.get(id); o.Terms.Total != amount || o.Terms.Restock != (amount%2 == 0) || string(o.Products) != `[{"id":"cup","version":3}]` {
+			t.Fatalf("order %s of %d: %+v", id, amount, o)
+		}
+	}
+}
+
+// kept is a store that lands nothing, so that a benchmark sees the lander alone.
+type kept struct{ order.Store }
+
+func (kept) Land(context.Context, order.Batch) error { return nil }
+
+// BenchmarkLander is the way from log entries to rows, and with "rows" into the
+// store as well; ns/op is per entry. All entries are of one offer, as in a sale.
+func BenchmarkLander(b *testing.B) {
+	f := func(name string, of func(order.Store) order.Store) {
+		b.Run(name, func(b *testing.B) {
+			s := newShop(b, 10, 0)
+			l := s.newLander(of(s.store), product)
+			l.Log = longTail(b, s, b.N)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for worked := true; worked; {
+				var err error
+				worked, err = l.Step(b.Context())
+				s.must(err)
+				if l.Landed().Position == uint64(b.N) {
+					break
+				}
+			}
+		})
+	}
+	f("entries", func(s order.Store) order.Store { return kept{s} })
+	f("rows", func(s order.Store) order.Store { return s })
 }

@@ -51,7 +51,12 @@ func TestLateRefunded(t *testing.T) {
 func TestLateReserved(t *testing.T) {
 	for _, byShopper := range []bool{true, false} {
 		s := newShop(t, 1, 1)
+		s.ledger.unsettled(stock.ErrNotReady)
 		o := s.tooLate(pricing.RereserveOrRefund, byShopper)
+		s.ledger.unsettled(nil)
+		if got := s.ledgerState(o); got != stock.Held {
+			t.Fatalf("ledger says %s already", got)
+		}
 		s.keep()
 		o = s.get(o.ID)
 		if o.State != order.Cancelled || o.ReplacedBy == "" || o.Money.Captures[0].Pays != o.ReplacedBy || len(o.Money.Refunds) != 0 {
@@ -87,7 +92,7 @@ func TestLateSoldOut(t *testing.T) {
 	s.settle()
 	s.buy("bob", terms(1, "", false)) // takes the unit
 	s.press(page, "never_call_back")
-	s.advance(time.Hour)
+	s.advance(30 * time.Second)
 	s.keep() // finds the money, asks the ledger, gives it back
 	o = s.get(o.ID)
 	if r := o.Money.Refunds; o.ReplacedBy != "" || len(r) != 1 || r[0].Reason != "late" || r[0].State != order.RefundDone {

@@ -21,8 +21,9 @@ const (
 	ActionRefund  Action = "refund" // all money that paid the order has been given back
 )
 
-// Topics of the events. The key of every message is the order's id, so that
-// one order's events are handled in the order in which they happened.
+// Topics of the events. The key of a message is the order's id, so that one
+// order's events are handled in the order in which they happened; a reminder
+// has a key of its own, so that nothing waits for it.
 const (
 	TopicPaymentDue = "order.payment_due" // once, while there is still time to pay
 	TopicPaid       = "order.paid"
@@ -120,6 +121,14 @@ func message(o *Order, topic string, version int, at stock.Millis) outbox.Messag
 		panic(err) // strings and integers always marshal
 	}
 	return outbox.Message{Key: string(o.ID), Topic: topic, Body: body, At: int64(at)}
+}
+
+// reminder is the event of a payment that is due. No state follows from it: a
+// shopper who cannot be reminded must not keep the ledger from what happens next.
+func reminder(o *Order, at stock.Millis) outbox.Message {
+	m := message(o, TopicPaymentDue, o.Version+1, at)
+	m.Key = "due-" + m.Key
+	return m
 }
 
 // readEvent reads an order.* message, or fails for good.

@@ -240,11 +240,14 @@ func (o *Order) Refunding() bool {
 const (
 	recheck   stock.Millis = 60_000 // at a captured payment, once
 	postponed stock.Millis = 15_000 // at a time-out whose provider did not answer
-	chase     stock.Millis = 2_000  // at the refund of a late order
+	// pollsEnd is how long after its order was paid or closed a payment that
+	// nobody makes is still polled. An order that may yet be paid waits for its
+	// provider however long that takes.
+	pollsEnd stock.Millis = 7 * 24 * 3_600_000
 )
 
 // polls are the pauses after the 1st, 2nd, … look at a started payment. The
-// last one repeats until the provider calls the payment final.
+// last one repeats until the provider calls the payment final, or pollsEnd.
 var polls = [...]time.Duration{2 * time.Second, 5 * time.Second, 15 * time.Second, 30 * time.Second,
 	time.Minute, time.Minute, time.Minute, time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 6 * time.Hour}
 
@@ -301,8 +304,6 @@ func (o *Order) schedule(now, delay stock.Millis) {
 	for _, c := range o.Money.Captures {
 		due(c.CheckAt)
 	}
-	if o.Refunding() && o.LateOf != "" {
-		due(now + chase)
-	}
+	due(o.Money.ChaseAt)
 	o.CheckAt = next
 }

@@ -196,6 +196,67 @@ func TestPolling(t *testing.T) {
 }
 
 // The second of two captures is found although its callback got lost.
+// A payment that nobody makes is not asked about for ever: a week after its
+// order was closed the polls end. Money that comes after all is not lost.
+func TestPollsEnd(t *testing.T) {
+	s := newShop(t, 10, 0)
+	o := s.buy("ann", terms(1, pricing.AlwaysRefund, false))
+	page := s.pay(o)
+	s.advance(time.Minute)
+	s.keep()
+	for range 7*4 - 1 {
+		s.advance(6 * time.Hour)
+		s.keep()
+	}
+	if p := s.get(o.ID).Money.Payments[0]; p.State != order.PaymentStarted || p.CheckAt == 0 {
+		t.Fatalf("within the week: %+v", p)
+	}
+	for range 3 {
+		s.advance(6 * time.Hour)
+		s.keep()
+	}
+	o = s.get(o.ID)
+	if p := o.Money.Payments[0]; p.State != order.PaymentFailed || p.CheckAt != 0 || o.CheckAt != 0 {
+		t.Errorf("after the week: %+v, order due at %d", p, o.CheckAt)
+	}
+	s.wantAlarms(nil)
+	s.press(page, "never_call_back")
+	st, err := s.client.Query(t.Context(), string(o.ID)+"-1")
+	s.must(err)
+	_, err = s.cashier.Apply(t.Context(), o.ID, st)
+	s.must(err)
+	s.keep()
+	o = s.get(o.ID)
+	if r := o.Money.Refunds; len(r) != 1 || r[0].State != order.RefundDone {
+		t.Errorf("money of a callback after the week: %+v", o.Money)
+	}
+	balanced(t, o)
+}
+
+// A provider that is away all the time ends the polls as well, but whether it
+// has money is not known: a person is told. An order that waits for that
+// answer is never given up.
+func TestPollsEndUnanswered(t *testing.T) {
+	s := newShop(t, 10, 0)
+	closed, open := s.buy("ann", terms(1, "", false)), s.buy("bob", terms(1, "", false))
+	s.pay(closed)
+	s.pay(open)
+	_, err := s.desk.Cancel(t.Context(), "ann", closed.ID)
+	s.must(err)
+	s.front.mode.Store(down)
+	for range 8 * 4 {
+		s.advance(6 * time.Hour)
+		s.keep()
+	}
+	if o := s.get(closed.ID); o.CheckAt != 0 || o.Money.Payments[0].State != order.PaymentFailed {
+		t.Errorf("closed order %+v", o)
+	}
+	if o := s.get(open.ID); o.State != order.Created || o.CheckAt == 0 || o.Money.Payments[0].State != order.PaymentStarted {
+		t.Errorf("order that waits for the provider: %+v", o)
+	}
+	s.wantAlarms(map[string]uint64{order.AlarmUnresolved: 1})
+}
+
 func TestSecondCaptureByPolling(t *testing.T) {
 	s := newShop(t, 10, 0)
 	o := s.buy("ann", terms(1, "", false))

@@ -78,6 +78,10 @@ type Money struct {
 	Captures []Capture `json:"captures,omitempty"`
 	Refunds  []Refund  `json:"refunds,omitempty"`
 	Reminded bool      `json:"reminded,omitempty"` // the shopper was told that payment is due
+	// Chases and ChaseAt drive the refund of an order that late money paid: how
+	// often, and when next, to look at the order that the money lies with.
+	Chases  int          `json:"chases,omitempty"`
+	ChaseAt stock.Millis `json:"chase_at,omitempty"`
 }
 
 // PaymentState of one attempt to pay.

@@ -24,6 +24,7 @@ type Cashier struct {
 	log       *slog.Logger
 	now       func() time.Time
 	places    chan struct{} // calls of waiting shoppers under way
+	settler   *Settler      // nil: the ledger hears of orders by their events only
 }
 
 // Bounds of the conversation with a provider.
@@ -40,8 +41,13 @@ func NewCashier(store Store, providers []payment.Provider, callback func(provide
 	if len(providers) == 0 {
 		panic("order: a cashier without a payment provider")
 	}
-	return &Cashier{store, providers, callback, alarms, log, now, make(chan struct{}, maxStarting)}
+	return &Cashier{store, providers, callback, alarms, log, now, make(chan struct{}, maxStarting), nil}
 }
+
+// SettleEarly makes the cashier, and the Desk and Keeper on top of it, settle
+// an order's reservation as soon as it is paid or cancelled, as well as they
+// can, before its event is relayed. Call it before the cashier is used.
+func (c *Cashier) SettleEarly(s *Settler) { c.settler = s }
 
 func (c *Cashier) provider(name string) payment.Provider {
 	for _, p := range c.providers {
@@ -184,7 +190,7 @@ func (c *Cashier) poll(ctx context.Context, id stock.OrderID, p Payment) (is Ord
 		if failed == nil {
 			events, alarms, failed = o.receive(st, now)
 		}
-		o.looked(p.ID, unknown, failed == nil, now)
+		alarms = append(alarms, o.looked(p.ID, unknown, failed == nil, now)...)
 		return events, alarms, nil
 	})
 	if failed != nil && !unknown {
@@ -193,32 +199,44 @@ func (c *Cashier) poll(ctx context.Context, id stock.OrderID, p Payment) (is Ord
 	return is, failed == nil || unknown, err
 }
 
-// looked sets when a payment is polled next.
-func (o *Order) looked(id string, unknown, answered bool, now stock.Millis) {
+// looked sets when a payment is polled next, or that it never is again.
+func (o *Order) looked(id string, unknown, answered bool, now stock.Millis) []alarm {
+	answered = answered || unknown
 	p := o.Money.payment(id)
 	switch {
-	case p == nil:
-	case p.open():
-		p.Checks++
-		p.CheckAt = pollAfter(p.Checks, now)
+	case p == nil || !p.watched():
+		return nil
+	case !p.open() && answered:
+		p.CheckAt = 0
+		return nil
+	}
+	p.Checks++
+	p.CheckAt = pollAfter(p.Checks, now)
+	switch {
+	case unknown && p.State == PaymentStarting && now-p.At > unknownIsFinal:
 		// The call that starts it may be under way; later than that, nobody
 		// was ever told where to pay, and it ends.
-		if unknown && p.State == PaymentStarting && now-p.At > unknownIsFinal {
-			p.State, p.CheckAt = PaymentFailed, 0
-		}
-	case answered || unknown:
+		p.State, p.CheckAt = PaymentFailed, 0
+	case o.State != Created && now-max(p.At, o.PaidAt, o.ClosedAt) >= pollsEnd:
+		// Nobody pays any more. A callback that comes after all is still taken.
 		p.CheckAt = 0
-	case p.CheckAt != 0:
-		p.Checks++
-		p.CheckAt = pollAfter(p.Checks, now)
+		if p.open() {
+			p.State = PaymentFailed
+		}
+		if !answered {
+			return []alarm{{AlarmUnresolved, []any{"order", o.ID, "payment", p.ID, "provider", p.Provider}}}
+		}
 	}
+	return nil
 }
 
 // edit saves a change of an order's money with its events, then raises its alarms.
 func (c *Cashier) edit(ctx context.Context, id stock.OrderID, change func(o *Order, now stock.Millis) ([]outbox.Message, []alarm, error)) (Order, error) {
 	var alarms []alarm
+	var was State
 	now := stock.MillisOf(c.now())
 	is, err := edit(ctx, c.store, id, now, 0, func(o *Order) (events []outbox.Message, err error) {
+		was = o.State
 		events, alarms, err = change(o, now)
 		return events, err
 	})
@@ -227,6 +245,9 @@ func (c *Cashier) edit(ctx context.Context, id stock.OrderID, change func(o *Ord
 	}
 	for _, a := range alarms {
 		c.alarms.raise(a.kind, a.args...)
+	}
+	if was == Created && is.State == Paid {
+		c.settler.hasten(ctx, is)
 	}
 	return is, nil
 }

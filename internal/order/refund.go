@@ -29,6 +29,9 @@ func (c *Cashier) Refund(ctx context.Context, id stock.OrderID, reason string) (
 			return nil, nil, fmt.Errorf("%w: it is %s", ErrState, o.State)
 		}
 		o.Reason = reason
+		if o.LateOf != "" {
+			o.Money.Chases, o.Money.ChaseAt = 0, now
+		}
 		for _, paid := range o.Money.Captures {
 			if paid.Pays == o.ID {
 				o.giveBack(paid.ID, ReasonOperator, now)
@@ -106,8 +109,10 @@ func (c *Cashier) refund(ctx context.Context, o Order, r Refund) (Order, error) 
 // follow drives the refund of an order that late money paid. That money lies
 // with the order it was meant for, so two orders change, one after the other:
 // the old one requests the refund, and when it is done the new one ends. Each
-// half is idempotent, and CheckAt brings the worker back until both are done.
-func (c *Cashier) follow(ctx context.Context, late Order) (Order, error) {
+// half is idempotent, and ChaseAt brings the worker back until both are done.
+// asked says that an operator asks (again): a refund that is stuck with the old
+// order is then tried again.
+func (c *Cashier) follow(ctx context.Context, late Order, asked bool) (Order, error) {
 	first, err := orderOf(late.LateOf)
 	if err != nil {
 		return late, err
@@ -118,6 +123,9 @@ func (c *Cashier) follow(ctx context.Context, late Order) (Order, error) {
 				o.giveBack(paid.ID, ReasonOperator, now)
 				return nil, nil, nil
 			}
+		}
+		if asked && o.retryStuck(now) {
+			return nil, nil, nil
 		}
 		return nil, nil, errUnchanged
 	})
@@ -131,9 +139,16 @@ func (c *Cashier) follow(ctx context.Context, late Order) (Order, error) {
 		if !o.Refunding() {
 			return nil, nil, errUnchanged
 		}
+		m := &o.Money
 		if !old.gaveBack(late.LateOf) {
-			return nil, nil, nil // scheduled again
+			if asked {
+				m.Chases = 0
+			}
+			m.Chases++
+			m.ChaseAt = backOff(m.Chases, now)
+			return nil, nil, nil
 		}
+		m.ChaseAt = 0
 		events, err := Transition(o, ActionRefund, o.Reason, now)
 		return events, nil, err
 	})

@@ -20,6 +20,11 @@ var errEntry = errors.New("log entry cannot become an order")
 //
 // An entry whose terms do not describe its lines is an error, never an order.
 func FromReservation(e stock.Entry) (Order, []outbox.Message, error) {
+	return fromReservation(e, readTerms)
+}
+
+// fromReservation takes the decoder of terms; what it answers is not changed.
+func fromReservation(e stock.Entry, read func(raw []byte) (pricing.Terms, error)) (Order, []outbox.Message, error) {
 	bad := func(why string, args ...any) (Order, []outbox.Message, error) {
 		return Order{}, nil, fmt.Errorf("%w: %s", errEntry, fmt.Sprintf(why, args...))
 	}
@@ -27,8 +32,8 @@ func FromReservation(e stock.Entry) (Order, []outbox.Message, error) {
 	if r == nil || r.Order == "" || r.User == "" {
 		return bad("it names no reservation, order or user")
 	}
-	var terms pricing.Terms
-	if err := json.Unmarshal(r.Terms, &terms); err != nil {
+	terms, err := read(r.Terms)
+	if err != nil {
 		return bad("terms of %s: %v", r.ID, err)
 	}
 	if err := terms.Money().Validate(); err != nil {

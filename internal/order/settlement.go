@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/internal/lib/outbox"
@@ -24,6 +25,8 @@ type Settler struct {
 	ledger settles
 	alarms *Alarms
 	now    func() time.Time
+
+	asleep atomic.Int64 // Unix ms until which hasten does not ask
 
 	mu         sync.Mutex
 	violations []Violation
@@ -54,7 +57,8 @@ func NewSettler(ledger settles, alarms *Alarms, now func() time.Time) *Settler {
 // if the terms restock). Other topics are no concern of the ledger.
 //
 // A contradiction is an alarm and counts as handled: trying again cannot help,
-// and the message must not block what follows. Every other failure is returned.
+// and the message must not block what follows. Every other failure is returned;
+// it wraps outbox.ErrAway unless the ledger has answered that it cannot be done.
 func (s *Settler) Settle(ctx context.Context, m outbox.Message) error {
 	switch m.Topic {
 	case TopicPaid, TopicCancelled, TopicRefunded:
@@ -75,19 +79,74 @@ func (s *Settler) Settle(ctx context.Context, m outbox.Message) error {
 	default:
 		return fmt.Errorf("event %d of %s: %s says state %q", m.ID, m.Key, m.Topic, e.State)
 	}
-	stands, err := s.ledger.Settle(ctx, stock.Settlement{ID: id, Outcome: asked, At: stock.MillisOf(s.now())})
-	if errors.Is(err, stock.ErrOutcome) {
-		s.violated(Violation{e.Order, id, asked, stands, stock.MillisOf(s.now())})
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("settle %s of order %s as %s: %w", id, e.Order, asked, err)
+	if err := s.end(ctx, e.Order, id, asked); err != nil {
+		err = fmt.Errorf("settle %s of order %s as %s: %w", id, e.Order, asked, err)
+		if !hopeless(err) {
+			err = fmt.Errorf("%w: %w", outbox.ErrAway, err)
+		}
+		return err
 	}
 	return nil
 }
 
+// hopeless says that the ledger has answered, and will answer the same again.
+// Everything else (it replays its log, has too much to do, cannot write, does
+// not answer) passes.
+func hopeless(err error) bool {
+	return errors.Is(err, stock.ErrNoSuchReservation) || errors.Is(err, stock.ErrNoSuchActivity) || errors.Is(err, stock.ErrInvalid)
+}
+
+// end settles one reservation; a contradiction is noted and no error.
+func (s *Settler) end(ctx context.Context, order stock.OrderID, id stock.ID, asked stock.Outcome) error {
+	stands, err := s.ledger.Settle(ctx, stock.Settlement{ID: id, Outcome: asked, At: stock.MillisOf(s.now())})
+	if errors.Is(err, stock.ErrOutcome) {
+		s.violated(Violation{order, id, asked, stands, stock.MillisOf(s.now())})
+		return nil
+	}
+	return err
+}
+
+// Bounds of hasten: how long it waits for the ledger, and how long it then
+// leaves a ledger alone that did not answer.
+const (
+	hastenWait  = time.Second
+	hastenSleep = 5 * time.Second
+)
+
+// hasten tells the ledger what has just become of o, before anybody else is
+// told: otherwise a replay of the key would still say "held", and a limit would
+// count what its owner has given up, until the relay's next round. It is a
+// courtesy. The event that was saved with the change stays the guarantee, and
+// so a failure is no matter here.
+//
+// It costs no second write: the relay then asks for the outcome that stands,
+// and the ledger answers that without a log entry.
+func (s *Settler) hasten(ctx context.Context, o Order) {
+	if s == nil || o.State != Paid && o.State != Cancelled || s.now().UnixMilli() < s.asleep.Load() {
+		return
+	}
+	call, cancel := context.WithTimeout(ctx, hastenWait)
+	defer cancel()
+	err := s.end(call, o.ID, o.Reservation, stateOf(o.State, o.Reason, o.Terms.Restock))
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	if !hopeless(err) {
+		s.asleep.Store(s.now().Add(hastenSleep).UnixMilli())
+	}
+	s.alarms.log.Debug("the ledger hears of an order later", "order", o.ID, "state", o.State, "error", err)
+}
+
+// violated notes a contradiction once, though hasten and any number of
+// deliveries may find it.
 func (s *Settler) violated(v Violation) {
 	s.mu.Lock()
+	for _, known := range s.violations {
+		if known.Reservation == v.Reservation && known.Asked == v.Asked {
+			s.mu.Unlock()
+			return
+		}
+	}
 	s.count++
 	if len(s.violations) < maxViolations {
 		s.violations = append(s.violations, v)

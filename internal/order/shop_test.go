@@ -44,7 +44,7 @@ type ledger struct {
 	settled error // what Settle alone answers instead
 }
 
-func newLedger(t *testing.T, units, perUser int) *ledger {
+func newLedger(t testing.TB, units, perUser int) *ledger {
 	t.Helper()
 	book, e, err := stock.NewBook(stock.Allocation{
 		ID: "a1", Activity: "sale", Epoch: 1, OpensAt: 1, ClosesAt: 4_000_000_000_000, Hold: hold,
@@ -159,7 +159,7 @@ var price = pricing.Money{Amount: 5900, Currency: "EUR"}
 // shop is everything behind the counter: a book, a real store, a real
 // provider over HTTP with a front that can fail, and one clock.
 type shop struct {
-	t        *testing.T
+	t        testing.TB
 	path     string
 	ledger   *ledger
 	store    *sqlstore.Store
@@ -183,7 +183,7 @@ type shop struct {
 	desk     *order.Desk
 }
 
-func newShop(t *testing.T, units, perUser int) *shop {
+func newShop(t testing.TB, units, perUser int) *shop {
 	t.Helper()
 	s := offline(t, units, perUser)
 	secret := []byte("sixteen bytes at least")
@@ -207,7 +207,7 @@ func newShop(t *testing.T, units, perUser int) *shop {
 }
 
 // offline is a shop that is not open yet and reaches no provider.
-func offline(t *testing.T, units, perUser int) *shop {
+func offline(t testing.TB, units, perUser int) *shop {
 	t.Helper()
 	s := &shop{t: t, path: t.TempDir(), ledger: newLedger(t, units, perUser), provider: says{}}
 	s.millis.Store(time.Date(2026, 6, 18, 12, 0, 0, 0, time.UTC).UnixMilli())
@@ -226,6 +226,7 @@ func (s *shop) open() {
 	s.lander = s.newLander(s.store, product)
 	s.settler = order.NewSettler(s.ledger, s.alarms, s.now)
 	s.cashier = s.cashierFor(s.provider)
+	s.cashier.SettleEarly(s.settler)
 	s.late = order.NewLate(s.store, s.ledger, s.newID, log, s.now)
 	jump := func() time.Duration { return time.Duration(s.jump.Load()) }
 	s.keeper = order.NewKeeper(s.store, s.cashier, s.late, s.alarms, s.now, jump)
@@ -368,7 +369,7 @@ func (s *shop) captured(o order.Order, n int, captures ...string) {
 	s.must(err)
 }
 
-func status(t *testing.T, id stock.OrderID, n int, captures ...string) payment.Status {
+func status(t testing.TB, id stock.OrderID, n int, captures ...string) payment.Status {
 	t.Helper()
 	st := payment.Status{PaymentID: fmt.Sprintf("%s-%d", id, n), State: payment.Paid}
 	for _, c := range captures {

@@ -37,11 +37,13 @@ const (
 	askHands   = 8   // at once, of those that need a provider or the ledger
 	maxSilence = 8   // calls in a row without an answer, then the step asks no more
 	maxJump    = 5 * time.Second
+	maxDelay   = 10 * time.Minute // of time-outs by a clock that jumped
 )
 
 // NewKeeper takes jump, which tells by how much the wall clock has leapt ahead
 // of the elapsed time, or nil when that is not watched. While it is more than
-// 5 s, time-outs are held back by as much.
+// 5 s, time-outs are held back by as much, but at most 10 min: a machine that
+// slept for a weekend must not keep units from others for another one.
 func NewKeeper(store Store, cashier *Cashier, late *Late, alarms *Alarms, now func() time.Time, jump func() time.Duration) *Keeper {
 	return &Keeper{store: store, cashier: cashier, late: late, alarms: alarms, now: now, jump: jump}
 }
@@ -110,7 +112,7 @@ func (k *Keeper) delay() stock.Millis {
 		k.jumped = true
 		k.alarms.raise(AlarmClockJump, "by", by.String())
 	}
-	return stock.Millis(by.Milliseconds())
+	return stock.Millis(min(by, maxDelay).Milliseconds())
 }
 
 // each keeps orders with n hands and answers the first error; one order that
@@ -147,6 +149,9 @@ func (k *Keeper) keep(ctx context.Context, o Order, t *turn) error {
 		if o, err = k.expire(ctx, o.ID, answered, t); err != nil {
 			return err
 		}
+		if o.State == Cancelled {
+			k.cashier.settler.hasten(ctx, o)
+		}
 	}
 	if o, err = k.late.decide(ctx, o); err != nil {
 		return err
@@ -155,7 +160,7 @@ func (k *Keeper) keep(ctx context.Context, o Order, t *turn) error {
 		return err
 	}
 	if o.Refunding() && o.LateOf != "" {
-		if o, err = k.cashier.follow(ctx, o); err != nil {
+		if o, err = k.cashier.follow(ctx, o, false); err != nil {
 			return err
 		}
 	}
@@ -190,8 +195,7 @@ func (k *Keeper) ask(ctx context.Context, o Order, t *turn) (is Order, answered 
 		}
 		if t.silent.Load() >= maxSilence {
 			is, err = k.cashier.edit(ctx, o.ID, func(o *Order, now stock.Millis) ([]outbox.Message, []alarm, error) {
-				o.looked(p.ID, false, false, now)
-				return nil, nil, nil
+				return nil, o.looked(p.ID, false, false, now), nil
 			})
 		} else {
 			is, answered[p.ID], err = k.cashier.poll(ctx, o.ID, p)
@@ -221,7 +225,7 @@ func (k *Keeper) expire(ctx context.Context, id stock.OrderID, answered map[stri
 		if now < o.ExpiresAt+t.delay {
 			if remind := o.remindAt(); remind != 0 && now >= remind && !o.Money.Reminded {
 				o.Money.Reminded = true
-				return []outbox.Message{message(o, TopicPaymentDue, o.Version+1, now)}, nil
+				return []outbox.Message{reminder(o, now)}, nil
 			}
 			if o.CheckAt > now {
 				return nil, errUnchanged

@@ -1,6 +1,8 @@
 package order_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -55,13 +57,63 @@ func TestReminder(t *testing.T) {
 		s.keep()
 		s.advance(time.Second)
 	}
-	if got := s.settle(); !slices.Equal(got, []string{"order.payment_due " + string(late.ID)}) {
+	if got := s.settle(); !slices.Equal(got, []string{"order.payment_due due-" + string(late.ID)}) {
 		t.Errorf("events %v", got)
 	}
 	s.advance(time.Minute * 4)
 	s.keep()
 	if o := s.get(late.ID); o.State != order.Cancelled {
 		t.Errorf("reminded order is %s after its time", o.State)
+	}
+}
+
+// Whatever else the order is looked at for, it is not reminded again.
+func TestReminderOnce(t *testing.T) {
+	s := newShop(t, 10, 0)
+	e, err := s.ledger.book.Adjust(stock.Adjustment{ID: "hold", Activity: "sale", Hold: 600_000})
+	s.must(err)
+	s.ledger.add(e)
+	o := s.buy("ann", terms(1, "", false))
+	s.advance(400 * time.Second)
+	s.keep()
+	if !s.get(o.ID).Money.Reminded {
+		t.Error("the store forgets that it reminded")
+	}
+	s.pay(o)
+	for range 10 {
+		s.advance(3 * time.Second)
+		s.keep() // polls the payment
+	}
+	if got := s.settle(); !slices.Equal(got, []string{"order.payment_due due-" + string(o.ID)}) {
+		t.Errorf("events %v", got)
+	}
+}
+
+// A reminder that cannot be delivered does not hold up what the ledger must know.
+func TestReminderBlocksNothing(t *testing.T) {
+	s := newShop(t, 10, 0)
+	e, err := s.ledger.book.Adjust(stock.Adjustment{ID: "hold", Activity: "sale", Hold: 600_000})
+	s.must(err)
+	s.ledger.add(e)
+	o := s.buy("ann", terms(1, "", false))
+	s.advance(400 * time.Second)
+	s.keep()
+	s.ledger.unsettled(stock.ErrNotReady) // so that only the relay settles
+	s.pay(o)
+	s.captured(o, 1, "c1 5900 EUR")
+	s.ledger.unsettled(nil)
+	relay := s.relay(outbox.Options{},
+		outbox.Named{Name: "ledger", Handle: s.settler.Settle},
+		outbox.Named{Name: "mail", Topics: []string{order.TopicPaymentDue}, Handle: func(context.Context, outbox.Message) error { return errors.New("no route") }})
+	for range 2 {
+		_, err := relay.Step(t.Context())
+		s.must(err)
+	}
+	if got := s.ledgerState(o); got != stock.Confirmed {
+		t.Errorf("ledger says %s", got)
+	}
+	if n, _, err := s.store.Backlog(t.Context()); err != nil || n != 1 {
+		t.Errorf("%d messages wait, %v: want the reminder", n, err)
 	}
 }
 
@@ -154,9 +206,9 @@ func TestNoPaymentAfterExpiry(t *testing.T) {
 func TestClockJump(t *testing.T) {
 	s := newShop(t, 10, 0)
 	o := s.buy("ann", terms(1, "", false))
-	s.jump.Store(int64(time.Hour))
+	s.jump.Store(int64(3 * time.Minute))
 	for range 3 {
-		s.advance(20 * time.Minute)
+		s.advance(time.Minute)
 		s.keep()
 	}
 	if got := s.get(o.ID).State; got != order.Created {
@@ -166,8 +218,22 @@ func TestClockJump(t *testing.T) {
 	s.advance(time.Minute) // now its time is over by any clock
 	s.keep()
 	if got := s.get(o.ID).State; got != order.Cancelled {
-		t.Errorf("an hour and a minute later: %s", got)
+		t.Errorf("four minutes later: %s", got)
 	}
+	// A machine that slept for a weekend does not hold units for another one.
+	s.jump.Store(int64(60 * time.Hour))
+	o = s.buy("ann", terms(1, "", false))
+	s.advance(10 * time.Minute)
+	s.keep()
+	if got := s.get(o.ID).State; got != order.Created {
+		t.Errorf("closed by a clock that jumped far: %s", got)
+	}
+	s.advance(time.Minute)
+	s.keep()
+	if got := s.get(o.ID).State; got != order.Cancelled {
+		t.Errorf("a large jump delays for longer than ten minutes: %s", got)
+	}
+	s.wantAlarms(map[string]uint64{order.AlarmClockJump: 1})
 	o = s.buy("ann", terms(1, "", false))
 	s.jump.Store(int64(5 * time.Second)) // not worth an alarm
 	s.advance(time.Minute)

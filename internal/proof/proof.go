@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"time"
 
@@ -32,6 +33,7 @@ type orders interface {
 
 // ledger answers what stands now, and how it stood at a log position.
 type ledger interface {
+	Tail(ctx context.Context, after stock.Cursor) iter.Seq2[stock.Entry, error]
 	Replica(ctx context.Context, upTo stock.Cursor) (map[stock.ActivityID]*stock.Book, error)
 	Lookup(ctx context.Context, ref stock.Ref) (stock.Receipt, error)
 }
@@ -67,18 +69,19 @@ type Payments struct {
 // MaxViolations bounds the sentences of a report.
 const MaxViolations = 100
 
-// Auditor compares on demand, one activity at a time.
+// Auditor compares on demand, one activity at a time. Safe for concurrent use.
 type Auditor struct {
-	mu     sync.Mutex
-	orders orders
-	ledger ledger
-	log    stock.LogID
-	now    func() time.Time
+	mu       sync.Mutex
+	orders   orders
+	ledger   ledger
+	standing replica
+	log      stock.LogID
+	now      func() time.Time
 }
 
 // New builds an auditor of the activities whose entries stand in log.
 func New(o orders, l ledger, log stock.LogID, now func() time.Time) *Auditor {
-	return &Auditor{orders: o, ledger: l, log: log, now: now}
+	return &Auditor{orders: o, ledger: l, standing: replica{ledger: l}, log: log, now: now}
 }
 
 // Check audits one activity. An activity that nothing was ever sold of is
@@ -97,24 +100,24 @@ func (a *Auditor) Check(ctx context.Context, activity stock.ActivityID) (Report,
 	}
 	mark := marks[a.log]
 	mark.Log = a.log
-	books, err := a.ledger.Replica(ctx, mark)
+	books, err := a.standing.advance(ctx, mark)
 	if err != nil {
 		return Report{}, fmt.Errorf("proof: ledger: %w", err)
-	}
-	book := books[activity]
-	if book == nil {
-		if len(c.orders) > 0 {
-			return Report{}, fmt.Errorf("proof: %d orders of an activity that the ledger does not know: %w", len(c.orders), stock.ErrNoSuchActivity)
-		}
-		return Report{}, stock.ErrNoSuchActivity
 	}
 	if err := a.travelling(ctx, c, undelivered); err != nil {
 		return Report{}, err
 	}
-	c.compare(book, func(id stock.ID) (stock.State, error) {
-		r, err := a.ledger.Lookup(ctx, stock.Ref{ID: id})
-		return r.State, err
-	})
+	switch book := books[activity]; {
+	case book != nil:
+		c.compare(book, func(id stock.ID) (stock.State, error) {
+			r, err := a.ledger.Lookup(ctx, stock.Ref{ID: id})
+			return r.State, err
+		})
+	case len(c.orders) > 0:
+		c.violated("%d orders of an activity that the ledger does not know", len(c.orders))
+	default:
+		return Report{}, stock.ErrNoSuchActivity
+	}
 	c.followMoney(func(user stock.UserID, id stock.OrderID) bool {
 		_, err := a.ledger.Lookup(ctx, stock.Ref{Activity: activity, User: user, Order: id})
 		return err == nil
@@ -248,7 +251,7 @@ func (c *comparison) money(o order.Order) {
 			c.deciding[m.Payment] = m.Late
 		}
 	}
-	if o.LateOf != "" {
+	if o.LateOf != "" && o.State != order.Refunded && !o.Refunding() { // else the money was taken from it again
 		c.lateOf[o.LateOf] = o.ID
 	}
 	settled := (o.State == order.Paid || o.State == order.Fulfilled) && !o.Refunding()
@@ -336,8 +339,8 @@ func (c *comparison) pair(o row, was stock.State, now func(stock.ID) (stock.Stat
 	if err != nil && !errors.Is(err, stock.ErrNoSuchReservation) {
 		return // the ledger cannot be asked now; the next audit will tell
 	}
-	if err == nil && is != was && contains(agrees[o.state], is) {
-		return
+	if err == nil && is != was && (contains(agrees[o.state], is) || is == stock.Returned && contains(agrees[o.state], stock.Confirmed)) {
+		return // returned: confirmed behind the position, and refunded since
 	}
 	c.violated("order %s is %s, its reservation %s is %s, and no event is on its way", o.id, o.state, o.reservation, was)
 }

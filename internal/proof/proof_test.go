@@ -3,6 +3,7 @@ package proof_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"strings"
 	"testing"
 	"time"
@@ -91,6 +92,10 @@ func (s *books) Dead(_ context.Context, after int64, _ int) (page []outbox.Messa
 
 func (s *books) Replica(context.Context, stock.Cursor) (map[stock.ActivityID]*stock.Book, error) {
 	return map[stock.ActivityID]*stock.Book{"a": s.book}, nil
+}
+
+func (s *books) Tail(context.Context, stock.Cursor) iter.Seq2[stock.Entry, error] {
+	return func(func(stock.Entry, error) bool) {}
 }
 
 func (s *books) Lookup(_ context.Context, ref stock.Ref) (stock.Receipt, error) {

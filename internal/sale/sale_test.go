@@ -195,6 +195,35 @@ func TestClosesByItself(t *testing.T) {
 	}
 }
 
+// full is a gate that lets nobody through.
+type full struct{}
+
+var errFull = errors.New("the gate is full")
+
+func (full) Admit(context.Context, sale.PurchaseRequest) error { return errFull }
+
+// A buyer who comes back for the receipt passes the gate; a new key does not.
+func TestReturningBuyerPassesTheGate(t *testing.T) {
+	b := newBench(t)
+	b.create(sale.Activity{OpensAt: b.in(0)})
+	first, err := b.buy("ann", "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock := func() time.Time { return b.now }
+	b.shop = sale.NewShop(b.ledger, b.ledger.Board(), full{}, id.NewSource(1, clock), b.store, b.store, clock)
+	if err := b.shop.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := b.buy("ann", "k"); err != nil || again.ID != first.ID {
+		t.Errorf("a retry: %+v, %v", again, err)
+	}
+	_, err = b.buy("ann", "k2")
+	b.want(err, errFull)
+	_, err = b.buy("bob", "k")
+	b.want(err, errFull)
+}
+
 // Opening arms a sale; it never opens it before its time.
 func TestOpenArmsByWindow(t *testing.T) {
 	b := newBench(t)

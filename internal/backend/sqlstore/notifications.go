@@ -60,6 +60,28 @@ func (s *Store) ReadNotifications(ctx context.Context, user stock.UserID, upTo i
 	})
 }
 
+// TrimNotifications forgets the oldest notifications that happened before a
+// time, at most limit (≥ 1) a call; worked says that there was one. The oldest
+// are those with the lowest ids, which ascend as messages were committed: that
+// is nearly the order of their times, and needs no index by time. A step that
+// finds nothing does not write.
+func (s *Store) TrimNotifications(ctx context.Context, before stock.Millis, limit int) (worked bool, err error) {
+	err = s.reading(ctx, "oldest notification", func(c *conn) error {
+		row, ok, err := c.one("SELECT at FROM notifications ORDER BY id LIMIT 1")
+		worked = ok && stock.Millis(integer(row[0])) < before
+		return err
+	})
+	if err != nil || !worked {
+		return false, err
+	}
+	err = s.writing(ctx, "trim notifications", func(c *conn) error {
+		_, err := c.exec("DELETE FROM notifications WHERE id IN (SELECT id FROM (SELECT id FROM notifications ORDER BY id LIMIT ?) AS oldest) AND at < ?",
+			limit, int64(before))
+		return err
+	})
+	return err == nil, err
+}
+
 // pageOf checks a page's limit; before 0 is above every id.
 func pageOf(before int64, limit int) (int64, error) {
 	if limit < 1 || limit > order.MaxPage {

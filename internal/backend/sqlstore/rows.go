@@ -36,7 +36,7 @@ func plain(o *order.Order) bool {
 }
 
 func noMoney(m *order.Money) bool {
-	return len(m.Payments)+len(m.Captures)+len(m.Refunds) == 0
+	return len(m.Payments)+len(m.Captures)+len(m.Refunds) == 0 && !m.Reminded && m.Chases == 0 && m.ChaseAt == 0
 }
 
 // orderArgs binds a new row: plainColumns, and extraColumns unless plain.

@@ -63,6 +63,7 @@ func (s *Store) Snapshot(ctx context.Context, activity stock.ActivityID, visit f
 	return marks, undelivered, nil
 }
 
+// A key that is no number (a reminder's) casts to 0, which is no order.
 // CROSS JOIN keeps the order of the tables: the messages are few, the orders many.
 const undeliveredOf = `
 	SELECT m.id, m.msg_key, m.topic, m.at, NULL, 0, NULL

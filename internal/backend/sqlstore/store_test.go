@@ -275,6 +275,42 @@ func TestNotifications(t *testing.T) {
 	is(t, "page of 501", err, stock.ErrInvalid)
 }
 
+// Notifications are trimmed by age, in bounded steps that come to rest.
+func TestTrimNotifications(t *testing.T) {
+	s := openStore(t)
+	for id := int64(1); id <= 25; id++ {
+		must(t, s.SaveNotification(t.Context(), id, "u1", "order.paid", []byte(`{}`), stock.Millis(100*id)))
+	}
+	left := func(want int64) {
+		t.Helper()
+		page, err := s.Notifications(t.Context(), "u1", 0, 500)
+		must(t, err)
+		if n := int64(len(page)); n != want || n > 0 && page[n-1].ID != 26-want {
+			t.Errorf("%d are left, want the newest %d", n, want)
+		}
+	}
+	step := func(before stock.Millis, want bool) {
+		t.Helper()
+		worked, err := s.TrimNotifications(t.Context(), before, 10)
+		must(t, err)
+		if worked != want {
+			t.Errorf("trim before %d: worked %v", before, worked)
+		}
+	}
+	step(100, false)
+	left(25)
+	step(1600, true) // ten of fifteen
+	left(15)
+	step(1600, true)
+	left(10)
+	writes := s.Stats().Writes
+	step(1600, false)
+	left(10)
+	if n := s.Stats().Writes; n != writes {
+		t.Error("a step without work writes")
+	}
+}
+
 func TestAuditLog(t *testing.T) {
 	s := openStore(t)
 	for i := range 3 {
@@ -347,7 +383,9 @@ func TestSnapshotFields(t *testing.T) {
 	batch[1].Order.Activity, batch[1].Order.Reservation.Activity = "other", "other"
 	to := stock.Cursor{Log: "wal", Epoch: 2, Position: 7}
 	must(t, s.Land(t.Context(), order.Batch{Log: "wal", Token: token, To: to, Orders: batch}))
-	put(t, s, batch[0].Events[0])
+	reminder := batch[2].Events[0]
+	reminder.Key = "due-" + reminder.Key // excuses nothing
+	put(t, s, batch[0].Events[0], reminder)
 	m, err := s.Pending(t.Context(), 0, 1)
 	must(t, err)
 	must(t, s.Bury(t.Context(), m[0].ID, "dead"))

@@ -16,6 +16,13 @@ import (
 // the call is about.
 var ErrNoSuchMessage = errors.New("no such message")
 
+// ErrAway: something that a handler needs (a store, a ledger, another server)
+// does not answer now and is expected back. A message whose handler's error
+// wraps it is tried for as long as it takes, about every half minute at last,
+// and never becomes a dead letter by it. Its attempts are counted all the same:
+// a failure of another kind after many of them may be the last.
+var ErrAway = errors.New("not answering at present")
+
 // Message is one event. ID is given by the queue, ascending in commit order.
 type Message struct {
 	ID       int64

@@ -28,6 +28,9 @@ type Options struct {
 	BackoffMin  time.Duration // wait after the first failure, doubled after each; default 1 s
 	BackoffMax  time.Duration // default 5 min
 	Timeout     time.Duration // of one handler call; default 10 s
+	// Buried is told of each message that became a dead letter, with all its
+	// attempts, by the goroutine that handled it. Default: it is logged.
+	Buried func(m Message, reason string)
 }
 
 func (o Options) orDefaults() Options {
@@ -57,7 +60,13 @@ type Relay struct {
 // New builds a relay; it starts nothing, the caller runs Step. jitter answers
 // numbers in [0, 1) and spreads retries: a wait is up to a quarter longer.
 func New(q Queue, handlers []Named, now func() time.Time, jitter func() float64, log *slog.Logger, o Options) *Relay {
-	return &Relay{queue: q, handlers: handlers, now: now, jitter: jitter, log: log, o: o.orDefaults()}
+	o = o.orDefaults()
+	if o.Buried == nil {
+		o.Buried = func(m Message, reason string) {
+			log.Error("message given up", "message", m.ID, "key", m.Key, "topic", m.Topic, "attempts", m.Attempts, "reason", reason)
+		}
+	}
+	return &Relay{queue: q, handlers: handlers, now: now, jitter: jitter, log: log, o: o}
 }
 
 // Step delivers one batch of due messages. Messages of one key are handled in
@@ -186,35 +195,47 @@ func (r *Relay) call(ctx context.Context, h Named, m Message) (err error) {
 	return h.Handle(ctx, m)
 }
 
-// maxReason bounds what is kept of a failure.
-const maxReason = 500
+const (
+	maxReason = 500 // bytes kept of a failure
+	// maxAway bounds the back-off while something is away, so that what waits
+	// for it is delivered half a minute after its return at the latest.
+	maxAway = 24 * time.Second // 30 s with the jitter
+)
 
-// fail records a failed attempt: another try after the back-off, or a dead letter.
+// fail records a failed attempt: another try after the back-off, or a dead
+// letter. What is merely away makes no dead letters: an outage of any length
+// must not leave work behind that only a person can start again.
 func (r *Relay) fail(ctx context.Context, m Message, cause error) error {
 	reason := cause.Error()
 	if len(reason) > maxReason {
 		reason = reason[:maxReason]
 	}
 	r.failed.Add(1)
-	if m.Attempts+1 >= r.o.MaxAttempts {
-		r.log.Error("message given up", "message", m.ID, "key", m.Key, "topic", m.Topic,
-			"attempts", m.Attempts+1, "reason", reason)
+	longest := r.o.BackoffMax
+	if errors.Is(cause, ErrAway) {
+		longest = min(longest, maxAway)
+	} else if m.Attempts+1 >= r.o.MaxAttempts {
+		if err := r.queue.Bury(ctx, m.ID, reason); err != nil {
+			return err
+		}
 		r.buried.Add(1)
-		return r.queue.Bury(ctx, m.ID, reason)
+		m.Attempts++
+		r.o.Buried(m, reason)
+		return nil
 	}
-	wait := r.backoff(m.Attempts)
+	wait := r.backoff(m.Attempts, longest)
 	r.log.Warn("message failed", "message", m.ID, "key", m.Key, "topic", m.Topic,
 		"attempts", m.Attempts+1, "retry_in", wait, "reason", reason)
 	return r.queue.Retry(ctx, m.ID, r.now().Add(wait).UnixMilli(), reason)
 }
 
-// backoff doubles from BackoffMin to BackoffMax with the failures so far, and
+// backoff doubles from BackoffMin to longest with the failures so far, and
 // adds up to a quarter of itself.
-func (r *Relay) backoff(failures int) time.Duration {
-	wait := r.o.BackoffMin
+func (r *Relay) backoff(failures int, longest time.Duration) time.Duration {
+	wait := min(r.o.BackoffMin, longest)
 	for range failures {
-		if wait *= 2; wait >= r.o.BackoffMax {
-			wait = r.o.BackoffMax
+		if wait *= 2; wait >= longest {
+			wait = longest
 			break
 		}
 	}

@@ -23,6 +23,7 @@ func Run(t *testing.T, open func(t *testing.T) order.Store) {
 	for name, f := range map[string]func(*testing.T, *fixture){
 		"every field":          everyField,
 		"plain order":          plainOrder,
+		"money alone":          moneyAlone,
 		"no such order":        noSuchOrder,
 		"land again":           landAgain,
 		"land is whole":        landIsWhole,

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"sync"
@@ -49,6 +50,36 @@ func update(t *testing.T, f *fixture) {
 	w = plain(0)
 	w.State, w.Version, w.ExpiresAt, w.CheckAt = order.Cancelled, 3, 0, 0
 	equal(t, "emptied", f.get(t, "1000"), w)
+}
+
+// Each field of Money is kept when it is the only one that is set: no store may
+// take an order for unpaid by some of them.
+func moneyAlone(t *testing.T, f *fixture) {
+	all := full().Money
+	var fields []order.Money
+	for i := range reflect.TypeFor[order.Money]().NumField() {
+		var one order.Money
+		reflect.ValueOf(&one).Elem().Field(i).Set(reflect.ValueOf(all).Field(i))
+		fields = append(fields, one)
+	}
+	orders := some(2 * len(fields))
+	for i, m := range fields {
+		orders[i].Order.Money = m
+	}
+	f.land(t, orders...)
+	for i, m := range fields {
+		w := plain(i)
+		w.Money = m
+		equal(t, "landed", f.get(t, w.ID), w)
+
+		w = plain(len(fields) + i)
+		w.Money, w.Version = m, 2
+		err := f.Update(t.Context(), w.ID, func(o *order.Order) ([]outbox.Message, error) { o.Money = m; return nil, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "updated", f.get(t, w.ID), w)
+	}
 }
 
 // What change refuses is returned as it is, and nothing has happened.

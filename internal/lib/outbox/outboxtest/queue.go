@@ -36,6 +36,8 @@ func Run(t *testing.T, open func(t *testing.T) Queue) {
 		"relay topics":       relayTopics,
 		"relay panic":        relayPanic,
 		"relay back-off":     relayBackoff,
+		"relay away":         relayAway,
+		"relay buried":       relayBuried,
 		"relay redrive":      relayRedrive,
 		"relay side by side": relaySideBySide,
 		"relay stopping":     relayStopping,

@@ -132,6 +132,55 @@ func relayBackoff(t *testing.T, q Queue) {
 	}
 }
 
+// What a handler needs is away for two hours: its messages are tried all the
+// time and never given up, and are delivered within half a minute of its return.
+func relayAway(t *testing.T, q Queue) {
+	q.Put(t, message("a", 1), message("a", 2))
+	away := true
+	rec := &recorder{fails: func(outbox.Message) error {
+		if away {
+			return fmt.Errorf("%w: no route", outbox.ErrAway)
+		}
+		return nil
+	}}
+	c := &clock{time.UnixMilli(0)}
+	worst := func() float64 { return 0.999 }
+	r := outbox.New(q, []outbox.Named{{Name: "rec", Handle: rec.handle}}, c.now, worst, slog.New(slog.DiscardHandler),
+		outbox.Options{MaxAttempts: 2, Buried: func(m outbox.Message, reason string) { t.Errorf("gave up %v: %s", m, reason) }})
+	for range 240 {
+		drain(t, r)
+		c.at = c.at.Add(30 * time.Second)
+		if got := pending(t, q, c.at.UnixMilli(), 1); len(got) != 1 {
+			t.Fatalf("at %s nothing is due within half a minute", c.at)
+		}
+	}
+	drain(t, r)
+	away = false
+	c.at = c.at.Add(30 * time.Second)
+	drain(t, r)
+	want(t, "back again", rec.took, []string{"a/t.1", "a/t.2"})
+}
+
+func relayBuried(t *testing.T, q Queue) {
+	q.Put(t, message("a", 1), message("b", 2))
+	rec := &recorder{fails: func(m outbox.Message) error {
+		if m.Key == "a" {
+			return errors.New("broken")
+		}
+		return nil
+	}}
+	var told []string
+	c := &clock{time.UnixMilli(0)}
+	r := newRelay(q, c, outbox.Options{Workers: 1, MaxAttempts: 2, Buried: func(m outbox.Message, reason string) {
+		told = append(told, fmt.Sprintf("%s/%s after %d: %s", m.Key, m.Topic, m.Attempts, reason))
+	}}, outbox.Named{Name: "rec", Handle: rec.handle})
+	for range 5 {
+		drain(t, r)
+		c.at = c.at.Add(time.Minute)
+	}
+	want(t, "told", told, []string{"a/t.1 after 2: rec: broken"})
+}
+
 func relayRedrive(t *testing.T, q Queue) {
 	q.Put(t, message("a", 1), message("a", 2))
 	broken := true
