@@ -86,7 +86,7 @@ var rooms = []room{
 	{path: "test/servers"},
 	{path: "test/mutants"}, // reads sources as text, builds with go
 	{path: "bench", imports: []string{"test/servers", "internal/gate"}},
-	{path: "bench/naive", imports: []string{"test/servers", "internal/gate", "storm"}, clients: []string{"*"}}, // somebody else's design, judged by our oracle
+	{path: "bench/naive", imports: []string{"test/servers", "internal/gate", "storm"}, clients: []string{"*"}},       // somebody else's design, judged by our oracle
 	{path: "examples", imports: []string{"internal/sale", "internal/catalog", "internal/pricing", "internal/stock"}}, // written as what they become
 	{path: "web"},
 	{path: "web/shop/shoptest", imports: []string{"web", "test/servers"}, clients: []string{"github.com/chromedp"}},

@@ -22,9 +22,9 @@ import (
 )
 
 // Knobs: SEED replays one seed with its trace, N is how many seeds TestSeeds
-// runs (default 50), FROM the first of them, STEPS the steps of each.
+// runs (default 100), FROM the first of them, STEPS the steps of each.
 const (
-	defaultSeeds = 50
+	defaultSeeds = 100
 	defaultSteps = 160
 	longRun      = 6 // times the steps of others, through segments and snapshots
 )

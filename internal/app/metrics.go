@@ -37,27 +37,29 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	acceptedDesc = describe("purchases_accepted_total", "Purchases accepted for the first time.")
-	replayedDesc = describe("purchases_replayed_total", "Purchases answered with the receipt of an earlier acceptance.")
-	refusedDesc  = describe("refusals_total", "Replies that were refusals, by code.", "code")
-	streamsDesc  = describe("event_streams", "Open event streams.")
-	unitsDesc    = describe("units", "Units of a SKU by place.", "activity", "sku", "place")
-	headDesc     = describe("log_position", "Durable head of the ledger's log.")
-	landedDesc   = describe("landed_position", "Last log position landed as orders.")
-	delayDesc    = describe("landing_delay_seconds", "Age of the oldest log entry that is not landed.")
-	stoppedDesc  = describe("landing_stopped", "1 while landing is stopped by an entry or the store.")
-	batchDesc    = describe("landing_batch_seconds", "Time of a landing commit.")
-	backlogDesc  = describe("outbox_backlog", "Messages not delivered yet.")
-	oldestDesc   = describe("outbox_oldest_seconds", "Age of the oldest message that is not delivered, dead letters included; 0 = none.")
-	sentDesc     = describe("outbox_delivered_total", "Messages delivered.")
-	failedDesc   = describe("outbox_failures_total", "Attempts to deliver a message that failed.")
-	buriedDesc   = describe("outbox_buried_total", "Messages given up, which are dead letters until they are redriven.")
-	alarmDesc    = describe("alarms_total", "Things a person should look at, by kind.", "kind")
-	violatedDesc = describe("settle_violations_total", "Settlements that contradicted the outcome that stands.")
-	provedDesc   = describe("proof_ok", "1 when the newest audit of an activity found all books to agree.", "activity")
-	faultsDesc   = describe("proof_violations", "Violations that the newest audit of an activity found.", "activity")
-	proofAgeDesc = describe("proof_age_seconds", "Age of the newest audit of an activity.", "activity")
-	ledgerDesc   = describe("ledger_failed", "1 when the ledger stopped accepting because its log cannot be written.")
+	acceptedDesc    = describe("purchases_accepted_total", "Purchases accepted for the first time.")
+	replayedDesc    = describe("purchases_replayed_total", "Purchases answered with the receipt of an earlier acceptance.")
+	refusedDesc     = describe("refusals_total", "Replies that were refusals, by code.", "code")
+	streamsDesc     = describe("event_streams", "Open event streams.")
+	connectionsDesc = describe("connections", "Open shopper connections, event streams left out.")
+	inFlightDesc    = describe("in_flight", "Requests being served, by class of route.", "class")
+	unitsDesc       = describe("units", "Units of a SKU by place.", "activity", "sku", "place")
+	headDesc        = describe("log_position", "Durable head of the ledger's log.")
+	landedDesc      = describe("landed_position", "Last log position landed as orders.")
+	delayDesc       = describe("landing_delay_seconds", "Age of the oldest log entry that is not landed.")
+	stoppedDesc     = describe("landing_stopped", "1 while landing is stopped by an entry or the store.")
+	batchDesc       = describe("landing_batch_seconds", "Time of a landing commit.")
+	backlogDesc     = describe("outbox_backlog", "Messages not delivered yet.")
+	oldestDesc      = describe("outbox_oldest_seconds", "Age of the oldest message that is not delivered, dead letters included; 0 = none.")
+	sentDesc        = describe("outbox_delivered_total", "Messages delivered.")
+	failedDesc      = describe("outbox_failures_total", "Attempts to deliver a message that failed.")
+	buriedDesc      = describe("outbox_buried_total", "Messages given up, which are dead letters until they are redriven.")
+	alarmDesc       = describe("alarms_total", "Things a person should look at, by kind.", "kind")
+	violatedDesc    = describe("settle_violations_total", "Settlements that contradicted the outcome that stands.")
+	provedDesc      = describe("proof_ok", "1 when the newest audit of an activity found all books to agree.", "activity")
+	faultsDesc      = describe("proof_violations", "Violations that the newest audit of an activity found.", "activity")
+	proofAgeDesc    = describe("proof_age_seconds", "Age of the newest audit of an activity.", "activity")
+	ledgerDesc      = describe("ledger_failed", "1 when the ledger stopped accepting because its log cannot be written.")
 )
 
 // Describe is empty on purpose: the collector is unchecked, since SKUs come and go.
@@ -78,6 +80,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		counter(refusedDesc, float64(n), code)
 	}
 	gauge(streamsDesc, float64(m.Streams))
+	gauge(connectionsDesc, float64(m.Connections))
+	for class, n := range m.InFlight {
+		gauge(inFlightDesc, float64(n), class)
+	}
 	shown := map[stock.ActivityID]bool{}
 	for _, v := range c.shop.Views() {
 		c.units(gauge, v.ID)

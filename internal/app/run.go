@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"sluice/internal/api"
+	"sluice/internal/backend/walstock"
 	"sluice/internal/console"
 	"sluice/internal/lib/run"
+	"sluice/internal/proof"
 )
 
 // Version is the program's, set by the build.
@@ -137,7 +139,8 @@ func (e *engine) console(c Config, gateway *api.Server) http.Handler {
 			return e.ready(ctx)
 		},
 		Sale: e.sales, Orders: e.orders, Products: e.store, OrderRows: e.store, Ledger: e.ledger,
-		Proof: e.auditor.Check, DeadLetters: e.store, Audit: auditLog{e.store},
+		Proof: e.auditor.Check, Proofs: e.proofs.Reports, Trail: proof.NewTrail(e.ledger, walstock.LogID),
+		LastRefusal: gateway.LastRefusal, DeadLetters: e.store, Audit: auditLog{e.store},
 	})
 }
 

@@ -45,6 +45,7 @@ type bench struct {
 	provider *sandbox.Client
 	clock    time.Time
 	ready    error
+	refused  string // the last refusal of everybody
 	config   console.Config
 }
 
@@ -98,7 +99,12 @@ func newBench(t *testing.T) *bench {
 		Token: token, Version: "test", Log: quiet, Now: now, Metrics: prometheus.NewRegistry(),
 		Ready: func(context.Context) error { return b.ready },
 		Sale:  sale.NewDesk(b.shop), Orders: b.desk, Products: b.store, OrderRows: b.store, Ledger: b.ledger,
-		Proof: proof.New(b.store, b.ledger, walstock.LogID, now).Check, DeadLetters: b.store, Audit: audit{b.store},
+		Proof: proof.New(b.store, b.ledger, walstock.LogID, now).Check, Proofs: func() []proof.Report { return nil },
+		Trail: proof.NewTrail(b.ledger, walstock.LogID),
+		LastRefusal: func(stock.ActivityID, stock.UserID) (string, time.Time, bool) {
+			return b.refused, b.clock, b.refused != ""
+		},
+		DeadLetters: b.store, Audit: audit{b.store},
 	}
 	b.server = httptest.NewServer(console.New(b.config))
 	t.Cleanup(b.server.Close)

@@ -54,6 +54,9 @@ type Config struct {
 	OrderRows   orderRows
 	Ledger      counter
 	Proof       func(context.Context, stock.ActivityID) (proof.Report, error)
+	Proofs      func() []proof.Report // the newest of each activity
+	Trail       trail
+	LastRefusal func(stock.ActivityID, stock.UserID) (code string, at time.Time, ok bool)
 	DeadLetters deadLetters
 	Audit       auditLog
 }
@@ -76,6 +79,7 @@ func New(cfg Config) http.Handler {
 	c.serveLives()
 	c.serveOrders()
 	c.serveProof()
+	c.serveTrail()
 	c.serveDeadLetters()
 	c.serveAudit()
 	forgetUnused(c.api.OpenAPI())

@@ -110,7 +110,8 @@ func TestOpenAPI(t *testing.T) {
 		"POST /v1/skus", "GET /v1/skus", "POST /v1/activities", "GET /v1/activities", "GET /v1/activities/{id}",
 		"PATCH /v1/activities/{id}", "POST /v1/activities/{id}/open", "POST /v1/activities/{id}/pause",
 		"POST /v1/activities/{id}/resume", "POST /v1/activities/{id}/drain", "POST /v1/activities/{id}/close",
-		"POST /v1/activities/{id}/stock", "GET /v1/activities/{id}/proof", "GET /v1/orders", "GET /v1/orders/{id}",
+		"POST /v1/activities/{id}/stock", "GET /v1/activities/{id}/proof", "GET /v1/proofs",
+		"GET /v1/activities/{id}/trail/units", "GET /v1/activities/{id}/trail/users/{user}", "GET /v1/orders", "GET /v1/orders/{id}",
 		"POST /v1/orders/{id}/fulfil", "POST /v1/orders/{id}/refund", "GET /v1/dead-letters",
 		"POST /v1/dead-letters/{id}/redrive", "GET /v1/audit",
 	} {

@@ -47,6 +47,7 @@ var (
 	conflict             = outcome{409, "conflict", "This id was used for something else"}
 	insufficient         = outcome{409, "insufficient", "Fewer units are free than would be taken"}
 	orderState           = outcome{409, "order_state", "The order's state does not allow this"}
+	logTruncated         = outcome{410, "log_truncated", "The log no longer reaches back that far"}
 	tooLarge             = outcome{413, "too_large", "The body is limited to 64 kB"}
 	unsupportedMediaType = outcome{415, "unsupported_media_type", "Content-Type must be application/json"}
 	internal             = outcome{500, "internal", "Internal error"}
@@ -81,6 +82,7 @@ var causes = []struct {
 	{sale.ErrInvalid, invalidRequest},
 	{stock.ErrInvalid, invalidRequest},
 	{pricing.ErrMoney, invalidRequest},
+	{stock.ErrTruncated, logTruncated},
 	{stock.ErrOverloaded, overloaded},
 	{stock.ErrNotReady, notReady},
 	{order.ErrNotReady, notReady},
@@ -101,7 +103,6 @@ var causes = []struct {
 	{stock.ErrMismatch, internal},
 	{stock.ErrClaimUsed, internal},
 	{stock.ErrOutcome, internal},
-	{stock.ErrTruncated, internal},
 	{stock.ErrCorrupt, internal},
 	{order.ErrFenced, internal},
 	{order.ErrWatermark, internal},

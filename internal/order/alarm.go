@@ -30,9 +30,15 @@ type Alarms struct {
 	counts map[string]uint64
 }
 
-// NewAlarms starts every count at 0.
+// NewAlarms starts every count at 0, so that the first alarm of a kind is an
+// increase to whoever watches the metric.
 func NewAlarms(log *slog.Logger) *Alarms {
-	return &Alarms{log: log, counts: make(map[string]uint64)}
+	a := &Alarms{log: log, counts: make(map[string]uint64)}
+	for _, kind := range []string{AlarmLanding, AlarmFenced, AlarmSettlement, AlarmSecondCapture, AlarmWrongAmount,
+		AlarmWrongCurrency, AlarmRefundStuck, AlarmClockJump, AlarmDeadLetter, AlarmUnresolved} {
+		a.counts[kind] = 0
+	}
+	return a
 }
 
 // Counts tells how often each kind was raised since the process started.

@@ -33,13 +33,14 @@ type Landing struct {
 // Step belongs to one goroutine; everything else is safe for concurrent use.
 type Lander struct {
 	Landing
-	offers *offers
-	token  uint64
-	from   stock.Cursor // the store's watermark, when placed
-	placed bool
-	pace   pace
-	wait   time.Duration // of the next back-off
-	retry  time.Time     // no attempt before it
+	offers   *offers
+	token    uint64
+	from     stock.Cursor // the store's watermark, when placed
+	placed   bool
+	pace     pace
+	wait     time.Duration // of the next back-off
+	retry    time.Time     // no attempt before it
+	standing error         // what stopped the last attempt
 
 	mu      sync.Mutex
 	stats   LandingStats
@@ -60,14 +61,14 @@ func NewLander(l Landing) *Lander {
 }
 
 // Step lands what the log has, in batches, and says whether there was any.
-// Between retries of a stopped lander it answers false and nil at once.
+// Between retries of a stopped lander it answers what stopped it, at once.
 // ErrFenced is for good.
 func (l *Lander) Step(ctx context.Context) (worked bool, err error) {
 	if l.fenced() {
 		return false, ErrFenced
 	}
 	if l.Now().Before(l.retry) {
-		return false, nil
+		return false, l.standing
 	}
 	worked, err = l.land(ctx)
 	switch {
@@ -80,7 +81,7 @@ func (l *Lander) Step(ctx context.Context) (worked bool, err error) {
 	default:
 		l.placed = false // whether the last batch was committed is for the store to say
 		l.wait = min(max(2*l.wait, firstRetry), lastRetry)
-		l.retry = l.Now().Add(l.wait)
+		l.retry, l.standing = l.Now().Add(l.wait), err
 		if l.stopped(err) {
 			l.Alarms.raise(AlarmLanding, "log", l.LogID, "error", err.Error())
 		}

@@ -156,12 +156,15 @@ func TestLandingStops(t *testing.T) {
 	_, err = s.store.Get(t.Context(), behind.Order)
 	s.wants(err, order.ErrNoSuchOrder)
 
-	// 1, 2, 4, … s: between attempts nothing is tried.
+	// 1, 2, 4, … s: between attempts nothing is tried, and the error stands, so
+	// that nobody takes a pause for a recovery.
 	attempts := []time.Duration{}
 	began := s.now()
 	for range 80 {
-		if _, err := l.Step(t.Context()); err != nil {
-			s.wants(err, missing)
+		failures := l.Stats().Failures
+		_, err := l.Step(t.Context())
+		s.wants(err, missing)
+		if l.Stats().Failures > failures {
 			attempts = append(attempts, s.now().Sub(began))
 		}
 		s.advance(time.Second)

@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/test/servers"
+)
+
+// scope is a servers.TB for a program: what was started or made in it ends
+// with it. A failure is a panic of type failure, which run turns into an error.
+type scope struct {
+	mu       sync.Mutex
+	cleanups []func()
+	failed   bool
+}
+
+type failure string
+
+func (s *scope) Helper()                     {}
+func (s *scope) Failed() bool                { return s.failed }
+func (s *scope) Logf(f string, args ...any)  { fmt.Fprintf(os.Stderr, f+"\n", args...) }
+func (s *scope) Skipf(f string, args ...any) { s.Fatalf(f, args...) }
+
+func (s *scope) Fatalf(f string, args ...any) {
+	s.failed = true
+	panic(failure(fmt.Sprintf(f, args...)))
+}
+
+func (s *scope) Cleanup(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cleanups = append(s.cleanups, f)
+}
+
+func (s *scope) TempDir() string {
+	dir, err := os.MkdirTemp("", "naive-")
+	if err != nil {
+		s.Fatalf("%v", err)
+	}
+	s.Cleanup(func() { _ = os.RemoveAll(dir) }) // the next run makes another
+	return dir
+}
+
+func (s *scope) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range slices.Backward(s.cleanups) {
+		f()
+	}
+	s.cleanups = nil
+}
+
+// process is a server of which every start has the same command line.
+type process struct {
+	args  []string
+	log   string // where its output goes
+	ready string // URL that answers 200 once it does its work
+	cmd   *exec.Cmd
+}
+
+func (p *process) start() error {
+	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer out.Close() // the child has its own copy
+	p.cmd = exec.Command(p.args[0], p.args[1:]...)
+	p.cmd.Stdout, p.cmd.Stderr = out, out
+	p.cmd.Env = append(os.Environ(), tokenVariable+"="+compareToken)
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	const wait, limit = 5 * time.Millisecond, 30 * time.Second
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(wait) {
+		if r, err := http.Get(p.ready); err == nil {
+			_ = r.Body.Close()
+			if r.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+	}
+	p.kill()
+	said, _ := os.ReadFile(p.log)
+	return fmt.Errorf("%v is not ready after %v; it said:\n%s", p.args, limit, said[max(0, len(said)-2000):])
+}
+
+// kill is kill -9.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended
+	_ = p.cmd.Wait()
+}
+
+// stand is a system under the storm.
+type stand struct {
+	name               string
+	shopper, ops, data string
+	faults             map[fault]func() error // each ends when the system is ready again
+}
+
+// fault is what is done to a stand.
+type fault string
+
+const (
+	killServer fault = "server killed"
+	killRedis  fault = "Redis killed"
+	powerCut   fault = "power cut"
+)
+
+// chainStand is the chain on a Redis of its own.
+func chainStand(t *scope, dice *rand.Rand) *stand {
+	redis := servers.Redis(t)
+	data := t.TempDir()
+	port := freePorts(t, 2)
+	s := &stand{name: "the usual chain", shopper: address(port), ops: address(port + 1), data: data}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	p := &process{log: filepath.Join(data, "server.log"), ready: "http://" + s.ops + "/readyz",
+		args: []string{self, "-serve", "-data", data, "-redis", filepath.Join(redis.Dir, "redis.sock"), "-listen", s.shopper, "-ops", s.ops}}
+	begin(t, p)
+	disk := watchAppends(t, redis.Dir)
+	again := func() { redis = servers.Redis(t, servers.InDir(redis.Dir)) }
+	s.faults = map[fault]func() error{
+		killServer: func() error { p.kill(); return p.start() },
+		// What Redis wrote is in the kernel's hands and outlives its process.
+		killRedis: func() error { redis.Kill(); again(); return nil },
+		// Appends are synced once a second, at no moment that a power cut would
+		// mind: of what was written, the last 0 to 1 s are gone. SQL was synced.
+		powerCut: func() error {
+			p.kill()
+			redis.Kill()
+			if err := disk.cut(time.Duration(dice.Float64() * float64(time.Second))); err != nil {
+				return err
+			}
+			again()
+			return p.start()
+		},
+	}
+	return s
+}
+
+// sluiceStand is Sluice as make build leaves it. It is one process: whichever
+// part of the chain is killed, here it is that one. All that it has answered
+// was synced before, so a power cut leaves it what a kill does; what a disk may
+// do beyond that is for the simulated one.
+func sluiceStand(t *scope, binary string) *stand {
+	data := t.TempDir()
+	port := freePorts(t, 3) // the pay sandbox stands on the port after the ops API's
+	s := &stand{name: "Sluice", shopper: address(port), ops: address(port + 1), data: data}
+	p := &process{log: filepath.Join(data, "server.log"), ready: "http://" + s.ops + "/readyz",
+		args: []string{binary, "serve", "--data", data, "--listen", s.shopper, "--ops", s.ops}}
+	begin(t, p)
+	kill := func() error { p.kill(); return p.start() }
+	s.faults = map[fault]func() error{killServer: kill, killRedis: kill, powerCut: kill}
+	return s
+}
+
+func begin(t *scope, p *process) {
+	if err := p.start(); err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(p.kill)
+}
+
+func address(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+// freePorts answers the first of n ports in a row that were free a moment ago.
+func freePorts(t *scope, n int) int {
+	for range 50 {
+		first, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		port := first.Addr().(*net.TCPAddr).Port
+		open := []net.Listener{first}
+		for i := 1; i < n; i++ {
+			if l, err := net.Listen("tcp", address(port+i)); err == nil {
+				open = append(open, l)
+			}
+		}
+		for _, l := range open {
+			_ = l.Close()
+		}
+		if len(open) == n {
+			return port
+		}
+	}
+	t.Fatalf("no %d free ports in a row", n)
+	return 0
+}
+
+// appends remembers how long Redis's append-only file was, so that what was
+// written last can be taken from it.
+type appends struct {
+	glob string
+	mu   sync.Mutex
+	past []length
+}
+
+type length struct {
+	at   time.Time
+	size int64
+}
+
+func watchAppends(t *scope, dir string) *appends {
+	a := &appends{glob: filepath.Join(dir, "appendonlydir", "*.incr.aof")}
+	ctx, stop := context.WithCancel(context.Background())
+	t.Cleanup(stop)
+	go func() {
+		for pause(ctx, 5*time.Millisecond) {
+			if _, size, err := a.file(); err == nil {
+				a.mu.Lock()
+				a.past = append(a.past, length{time.Now(), size})
+				a.mu.Unlock()
+			}
+		}
+	}()
+	return a
+}
+
+// file is the one that Redis appends to; it is far too short to be rewritten.
+func (a *appends) file() (name string, size int64, err error) {
+	found, err := filepath.Glob(a.glob)
+	if err != nil || len(found) != 1 {
+		return "", 0, errors.Join(err, fmt.Errorf("%d append-only files", len(found)))
+	}
+	info, err := os.Stat(found[0])
+	if err != nil {
+		return "", 0, err
+	}
+	return found[0], info.Size(), nil
+}
+
+// cut takes away what was written in the last lost.
+func (a *appends) cut(lost time.Duration) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	name, size, err := a.file()
+	if err != nil {
+		return err
+	}
+	since := time.Now().Add(-lost)
+	for _, p := range a.past {
+		if p.at.After(since) {
+			size = p.size
+			break
+		}
+	}
+	a.past = nil
+	return os.Truncate(name, size)
+}
