@@ -374,7 +374,18 @@ func (s *tap) Land(ctx context.Context, b order.Batch) error {
 }
 
 func (s *tap) Update(ctx context.Context, id stock.OrderID, change func(*order.Order) ([]outbox.Message, error)) error {
-	return s.write(func() error { return s.Store.Update(ctx, id, change) })
+	var is order.Order
+	return s.write(func() error {
+		err := s.Store.Update(ctx, id, func(o *order.Order) ([]outbox.Message, error) {
+			events, err := change(o)
+			is = *o
+			return events, err
+		})
+		if err == nil {
+			s.w.oracle.updated(is)
+		}
+		return err
+	})
 }
 
 func (s *tap) CreateActivity(ctx context.Context, a sale.Activity) error {

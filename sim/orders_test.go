@@ -168,6 +168,20 @@ func (o *oracle) money(row order.Order) {
 	}
 }
 
+// updated is told of every change of an order as it is committed. A time-out
+// has asked the provider first: money that is there pays.
+func (o *oracle) updated(row order.Order) {
+	if row.State != order.Cancelled || row.Reason != order.ReasonTimeout || o.seen["timed out "+string(row.ID)] {
+		return
+	}
+	o.seen["timed out "+string(row.ID)] = true
+	for _, c := range o.w.provider.captures {
+		if orderOf(c.payment) == row.ID && c.amount == row.Terms.Money() {
+			o.w.violate("order %s timed out with %v of capture %s at the provider", row.ID, c.amount, c.id)
+		}
+	}
+}
+
 func (p *provider) find(capture string) *captured {
 	for _, c := range p.captures {
 		if c.id == capture {

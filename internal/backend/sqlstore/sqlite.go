@@ -116,6 +116,21 @@ func fatal(err error) bool {
 	return e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB
 }
 
+// away says that the store cannot do its work for now: the disk is full or
+// failing, or somebody holds the database. What was asked may be asked again.
+func away(err error) bool {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED,
+		sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
+		return true
+	}
+	return fatal(err)
+}
+
 // duplicate says that a row was refused because its primary key or a unique
 // column set is taken.
 func duplicate(err error) bool {

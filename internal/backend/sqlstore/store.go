@@ -24,6 +24,8 @@ import (
 
 	"github.com/pressly/goose/v3"
 
+	"sluice/internal/stock"
+
 	"sluice/internal/catalog"
 	"sluice/internal/lib/outbox"
 	"sluice/internal/order"
@@ -179,15 +181,24 @@ func (s *Store) Stats() Stats {
 // reading runs f on a connection of the read pool.
 func (s *Store) reading(ctx context.Context, what string, f func(c *conn) error) error {
 	if err := onConn(ctx, s.read, f); err != nil {
-		return fmt.Errorf("store: %s: %w", what, err)
+		return failed(what, err)
 	}
 	return nil
+}
+
+// failed names the operation. A store that is away answers stock.ErrUnknown:
+// whether a commit that failed has happened is found out by asking again.
+func failed(what string, err error) error {
+	if away(err) {
+		return fmt.Errorf("store: %s: %w: %w", what, stock.ErrUnknown, err)
+	}
+	return fmt.Errorf("store: %s: %w", what, err)
 }
 
 // writing runs f as one durable transaction, see writer.do.
 func (s *Store) writing(ctx context.Context, what string, f func(c *conn) error) error {
 	if err := s.write.do(ctx, f); err != nil {
-		return fmt.Errorf("store: %s: %w", what, err)
+		return failed(what, err)
 	}
 	return nil
 }
