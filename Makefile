@@ -19,7 +19,7 @@ FUZZTIME ?= 10s
 RACY := stock/... sale order/... gate api lib/wal lib/outbox lib/run lib/id lib/clock \
         backend/walstock backend/sqlstore
 
-.PHONY: mutants help run build test servers check lint fmt tidy race fuzz sim bench ci
+.PHONY: mutants help run build test servers check lint fmt tidy race fuzz sim bench naive ci
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ endif
 
 bench: servers build ## measure beside nginx and Redis, write docs/BENCHMARKS.md (QUICK=1: 2 minutes)
 	$(GO) run ./bench
+
+naive: servers build ## the usual Redis + queue + SQL chain and Sluice under the same storm and kills, six minutes (QUICK=1: 40 s)
+	$(GO) run ./bench/naive -compare
 
 # In CI a server that cannot be had is a failure, not a skipped test.
 ci: export CI := true

@@ -110,12 +110,12 @@ type faults struct {
 	dark bool // the process is gone; only a restart helps
 	fuse int  // durable operations until it goes; 0 = not lit
 
-	eio, short, stall      bool
-	storeError, storeLost  bool
-	handler                string // what the next events meet
-	handlers               int    // how many of them
-	poison                 string // the key that they stick to
-	booting, full, hanging bool
+	eio, short, stall     bool
+	storeError, storeLost bool
+	handler               string // what the next events meet
+	handlers              int    // how many of them
+	poison                string // the key that they stick to
+	booting, full         bool
 }
 
 // armFault prepares one fault.

@@ -397,6 +397,10 @@ func (w *world) settleAll(ctx context.Context) {
 		}
 		w.commit()
 		worked := w.run("land", w.e.lander.Step)
+		if w.broken() { // only now it met the fence that another lander took
+			w.restart()
+			worked = true
+		}
 		worked = w.run("relay", w.e.relay.Step) || worked
 		worked = w.run("keep", w.e.keeper.Step) || worked
 		worked = w.run("life", w.e.sales.Step) || worked

@@ -169,16 +169,19 @@ func (o *oracle) money(row order.Order) {
 }
 
 // updated is told of every change of an order as it is committed. A time-out
-// has asked the provider first: money that is there pays.
+// has asked the provider first: money that is there pays. (A payment with a
+// capture is final; more money on it is told by callback only, and comes late.)
 func (o *oracle) updated(row order.Order) {
 	if row.State != order.Cancelled || row.Reason != order.ReasonTimeout || o.seen["timed out "+string(row.ID)] {
 		return
 	}
 	o.seen["timed out "+string(row.ID)] = true
+	first := map[string]bool{}
 	for _, c := range o.w.provider.captures {
-		if orderOf(c.payment) == row.ID && c.amount == row.Terms.Money() {
+		if had := first[c.payment]; !had && orderOf(c.payment) == row.ID && c.amount == row.Terms.Money() {
 			o.w.violate("order %s timed out with %v of capture %s at the provider", row.ID, c.amount, c.id)
 		}
+		first[c.payment] = true
 	}
 }
 

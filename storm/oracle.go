@@ -35,6 +35,7 @@ type oracle struct {
 	peak      int            // the most that counted at once
 	order     []*receipt     // in order of arrival
 	pressed   map[string]int // buttons, by name
+	overdue   time.Duration  // the longest that an unpaid order was seen to outlive its expiry
 	awaited   int            // receipts with money whose outcome is not shown yet
 	heard     time.Time      // when the last payment was made that the shop has shown to know of
 
@@ -229,6 +230,10 @@ func (o *oracle) finished(r *receipt, by, state string, now time.Time) {
 	o.expire(now)
 	name, who := r.given.Order, userName(r.try.user)
 	switch state {
+	case "created":
+		if !r.pressed {
+			o.overdue = max(o.overdue, now.Sub(r.expires))
+		}
 	case "paid", "fulfilled":
 		if !r.ended.IsZero() {
 			o.broken.add("order %s of %s is %s although it had been shown as ended", name, who, state)

@@ -395,6 +395,25 @@ func TestMoney(t *testing.T) {
 	f("late, time-out later still", "", "paid", press(buttonLate), nil)
 }
 
+func TestClaimed(t *testing.T) {
+	f := func(want int, history func(s *tale, r *receipt)) {
+		t.Helper()
+		s := newTale()
+		history(s, s.buys(1, 1, 1)) // expires at second 6
+		if got := s.o.claimed(s.at(8), time.Second); got != want {
+			t.Errorf("claimed %d, want %d", got, want)
+		}
+	}
+	f(0, func(_ *tale, _ *receipt) {})
+	f(1, func(s *tale, _ *receipt) { s.buys(2, 2, 3) })
+	f(1, func(s *tale, r *receipt) { s.pays(r, 2) })
+	f(1, func(s *tale, r *receipt) { s.presses(r, buttonPay, 5) })
+	f(1, func(s *tale, r *receipt) { s.presses(r, buttonLate, 5) })
+	f(0, func(s *tale, r *receipt) { s.presses(r, buttonFail, 5) })
+	f(0, func(s *tale, r *receipt) { s.presses(r, buttonWrong, 5) })
+	f(0, func(s *tale, r *receipt) { s.o.finished(r, "a read", "cancelled", s.at(6)) })
+}
+
 // TestLateMoney is of money that bought another order.
 func TestLateMoney(t *testing.T) {
 	f := func(want string, spoil func(old, next *Order)) {

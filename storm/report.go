@@ -38,6 +38,7 @@ type Report struct {
 	Pressed       map[string]int `json:"pressed"`        // buttons of the provider's pages, by name
 	LateBought    int            `json:"late_bought"`    // payments that came too late and bought the same again
 	LateRefunded  int            `json:"late_refunded"`  // captures that came too late and were given back
+	OverdueMS     float64        `json:"overdue_ms"`     // the longest that an unpaid order was seen to outlive its expiry
 	UnavailableMS float64        `json:"unavailable_ms"` // around the restart; 0 without one
 	Notes         []string       `json:"notes,omitempty"`
 	Knee          *Knee          `json:"knee,omitempty"` // with --steps
@@ -72,6 +73,7 @@ func (r *rehearsal) report(m *meter, f facts) Report {
 		Connections: r.o.Connections, Seed: r.o.Seed, PeakHeld: r.oracle.peak, Lost: m.total.lost, Unsent: m.total.unsent,
 		Unwanted: m.total.unwanted, Forged: m.total.forged, Pressed: r.oracle.pressed, Violations: violations,
 	}
+	report.OverdueMS = float64(max(r.oracle.overdue, 0).Microseconds()) / 1000
 	for _, row := range f.orders {
 		if row.ReplacedBy != "" {
 			report.LateBought++
@@ -123,6 +125,7 @@ func (r Report) Write(w io.Writer, asJSON bool) error {
 		row("unavailable", "%.0f ms around the restart", r.UnavailableMS)
 	}
 	row("payments", "%s; of late ones %d bought again, %d refunded", ranked(r.Pressed, len(r.Pressed)), r.LateBought, r.LateRefunded)
+	row("time-outs", "at most %.1f s late", r.OverdueMS/1000)
 	row("orders", "%s", ranked(r.Orders, len(r.Orders)))
 	row("sold", "%d of %d", r.Sold, r.Stock)
 	if r.Knee != nil {

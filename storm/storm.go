@@ -38,11 +38,12 @@ type patience struct {
 	news     time.Duration // for a provider's callback to reach its order
 	scarce   time.Duration // that units must have been free before a refusal for want of them is a lie
 	sample   time.Duration // between two looks at the counts
+	overdue  time.Duration // that an unpaid order may outlive its expiry before its unit counts as stranded
 }
 
 var usual = patience{
 	announce: 1500 * time.Millisecond, tail: 10 * time.Second, quiet: 20 * time.Second,
-	news: 3 * time.Second, scarce: 2 * time.Second, sample: samplePace,
+	news: 3 * time.Second, scarce: 2 * time.Second, sample: samplePace, overdue: 5 * time.Second,
 }
 
 // rehearsal is one run against one activity.
@@ -205,8 +206,7 @@ func (r *rehearsal) flood(ctx context.Context, s *schedule) {
 
 // sellOff is the tail: what was cancelled or let expire is bought by users who
 // pay, until all is sold or nobody is left to buy. It returns the units that
-// nobody had got hold of by its end although users kept asking for them. Those
-// whose buyer holds them or has just paid are not stranded: the server may be slow.
+// nobody could get hold of at its end although users kept asking for them.
 func (r *rehearsal) sellOff(ctx context.Context) (unsold int) {
 	const steady = 5 // samples in a row that must show units stranded
 	r.selling.Store(true)
@@ -226,7 +226,7 @@ func (r *rehearsal) sellOff(ctx context.Context) (unsold int) {
 		stranded[n%steady] = 0
 		if i, err := r.shop.count(); err == nil {
 			if asking > 0 {
-				stranded[n%steady] = max(i.Allocated-i.Confirmed-holders, 0)
+				stranded[n%steady] = max(i.Allocated-max(i.Confirmed, r.oracle.claimed(time.Now(), r.wait.overdue)), 0)
 			}
 			if i.Confirmed >= i.Allocated {
 				stop()

@@ -15,7 +15,7 @@ import (
 // hasty does not wait for a server that is slow to settle.
 var hasty = patience{
 	announce: 200 * time.Millisecond, tail: 3 * time.Second, quiet: 2 * time.Second,
-	news: 200 * time.Millisecond, scarce: 400 * time.Millisecond, sample: 50 * time.Millisecond,
+	news: 200 * time.Millisecond, scarce: 400 * time.Millisecond, sample: 50 * time.Millisecond, overdue: 500 * time.Millisecond,
 }
 
 func TestStormOnAnHonestStall(t *testing.T) {
@@ -133,6 +133,7 @@ func TestStormFindsPlantedBugs(t *testing.T) {
 	f(lateUnpaid, "late money for order")
 	f(failCloses, "although nobody cancelled it")
 	f(failRefuses, "could not pay")
+	f(failHolds, "stayed unsold")
 	f(failSticks, "still leads to that one")
 	if err := runs.Wait(); err != nil {
 		t.Error(err)

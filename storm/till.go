@@ -201,6 +201,21 @@ func (o *oracle) taken(now time.Time) (least, most int64) {
 	return least, least + most
 }
 
+// claimed counts the units that somebody has bought or may still buy: those of
+// orders that are paid, or whose price may have been taken, or that have not
+// expired a grace ago. A slow server has many of these, and none is stranded.
+func (o *oracle) claimed(now time.Time, grace time.Duration) (units int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, r := range o.order {
+		open := r.ended.IsZero() && (r.pressed || now.Before(r.expires.Add(grace)))
+		if r.paid || open || r.replaced || r.awaits {
+			units++
+		}
+	}
+	return units
+}
+
 // moneyKept: the shop knows of exactly the money that was taken for an order.
 // It pays the order, or another one in its place, or is given back once, and
 // each capture has one of these fates for itself.

@@ -20,6 +20,7 @@ const (
 	lateUnpaid     fault = "sells late, unpaid"       // the order that late money bought is to be paid
 	failCloses     fault = "cancels on a failure"     // a failed payment ends the order
 	failRefuses    fault = "refuses after a failure"  // a failed payment was the only one
+	failHolds      fault = "holds on after a failure" // a failed payment postpones the time-out
 	failSticks     fault = "sticks to a failure"      // leads to the page of the failed payment again
 )
 
@@ -38,7 +39,7 @@ func (s *stall) pageOf(o *stallOrder) *stallPage {
 	n := 1
 	for _, p := range s.pages {
 		if p.order == o {
-			if p.pressed != buttonFail || s.fault == failSticks {
+			if p.pressed != buttonFail || s.fault == failSticks || s.fault == failHolds {
 				return p
 			}
 			n++
@@ -78,6 +79,9 @@ func (s *stall) press(ctx *fasthttp.RequestCtx, id string) {
 	case buttonFail:
 		if s.fault == failCloses || s.fault == failRefuses {
 			s.release(page.order)
+		}
+		if s.fault == failHolds {
+			page.order.expires = page.order.expires.Add(time.Hour)
 		}
 		if s.fault == failRefuses {
 			page.order.ended, page.order.expires = time.Time{}, time.Now()

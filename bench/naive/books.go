@@ -60,10 +60,10 @@ type capture struct {
 	Refunded bool
 }
 
-// openSQL opens a SQLite file at its default settings: a rollback journal,
-// synced at each commit. One connection, so that nobody meets a lock.
+// openSQL opens a SQLite file that is synced at each commit. One connection, so
+// that nobody meets a lock.
 func openSQL(dir, name, schema string) (*sql.DB, error) {
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, name)+"?_txlock=immediate&_pragma=busy_timeout(5000)")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, name)+"?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(full)")
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func (c comparison) shape() shape {
 		o.Users, o.Stock, o.Duration, o.Hold = 1200, 500, 2*time.Second, 1
 		return shape{o, [][]fault{{killServer, killRedis, powerCut}}, 300 * time.Millisecond}
 	}
-	return shape{o, [][]fault{nil, {killServer, killServer, killServer}, {killRedis, killRedis, killRedis}, {powerCut, powerCut, powerCut}}, time.Second}
+	return shape{o, [][]fault{nil, {killServer, killServer, killServer}, {killRedis, killRedis, killRedis}, {failOver, failOver, failOver}, {powerCut, powerCut, powerCut}}, time.Second}
 }
 
 func (c comparison) run(ctx context.Context, out io.Writer) (err error) {

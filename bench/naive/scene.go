@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -13,8 +11,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"sluice/test/servers"
 )
 
 // scope is a servers.TB for a program: what was started or made in it ends
@@ -114,12 +110,13 @@ type fault string
 const (
 	killServer fault = "server killed"
 	killRedis  fault = "Redis killed"
+	failOver   fault = "Redis failed over"
 	powerCut   fault = "power cut"
 )
 
-// chainStand is the chain on a Redis of its own.
+// chainStand is the chain on a Redis of its own, and a replica of that.
 func chainStand(t *scope, dice *rand.Rand) *stand {
-	redis := servers.Redis(t)
+	r := newRedisPair(t)
 	data := t.TempDir()
 	port := freePorts(t, 2)
 	s := &stand{name: "the usual chain", shopper: address(port), ops: address(port + 1), data: data}
@@ -128,23 +125,17 @@ func chainStand(t *scope, dice *rand.Rand) *stand {
 		t.Fatalf("%v", err)
 	}
 	p := &process{log: filepath.Join(data, "server.log"), ready: "http://" + s.ops + "/readyz",
-		args: []string{self, "-serve", "-data", data, "-redis", filepath.Join(redis.Dir, "redis.sock"), "-listen", s.shopper, "-ops", s.ops}}
+		args: []string{self, "-serve", "-data", data, "-redis", r.socket, "-listen", s.shopper, "-ops", s.ops}}
 	begin(t, p)
-	disk := watchAppends(t, redis.Dir)
-	again := func() { redis = servers.Redis(t, servers.InDir(redis.Dir)) }
 	s.faults = map[fault]func() error{
 		killServer: func() error { p.kill(); return p.start() },
-		// What Redis wrote is in the kernel's hands and outlives its process.
-		killRedis: func() error { redis.Kill(); again(); return nil },
-		// Appends are synced once a second, at no moment that a power cut would
-		// mind: of what was written, the last 0 to 1 s are gone. SQL was synced.
+		killRedis:  r.kill,
+		failOver:   r.failOver,
 		powerCut: func() error {
 			p.kill()
-			redis.Kill()
-			if err := disk.cut(time.Duration(dice.Float64() * float64(time.Second))); err != nil {
+			if err := r.powerCut(time.Duration(dice.Float64() * float64(time.Second))); err != nil {
 				return err
 			}
-			again()
 			return p.start()
 		},
 	}
@@ -163,7 +154,7 @@ func sluiceStand(t *scope, binary string) *stand {
 		args: []string{binary, "serve", "--data", data, "--listen", s.shopper, "--ops", s.ops}}
 	begin(t, p)
 	kill := func() error { p.kill(); return p.start() }
-	s.faults = map[fault]func() error{killServer: kill, killRedis: kill, powerCut: kill}
+	s.faults = map[fault]func() error{killServer: kill, killRedis: kill, failOver: kill, powerCut: kill}
 	return s
 }
 
@@ -199,65 +190,4 @@ func freePorts(t *scope, n int) int {
 	}
 	t.Fatalf("no %d free ports in a row", n)
 	return 0
-}
-
-// appends remembers how long Redis's append-only file was, so that what was
-// written last can be taken from it.
-type appends struct {
-	glob string
-	mu   sync.Mutex
-	past []length
-}
-
-type length struct {
-	at   time.Time
-	size int64
-}
-
-func watchAppends(t *scope, dir string) *appends {
-	a := &appends{glob: filepath.Join(dir, "appendonlydir", "*.incr.aof")}
-	ctx, stop := context.WithCancel(context.Background())
-	t.Cleanup(stop)
-	go func() {
-		for pause(ctx, 5*time.Millisecond) {
-			if _, size, err := a.file(); err == nil {
-				a.mu.Lock()
-				a.past = append(a.past, length{time.Now(), size})
-				a.mu.Unlock()
-			}
-		}
-	}()
-	return a
-}
-
-// file is the one that Redis appends to; it is far too short to be rewritten.
-func (a *appends) file() (name string, size int64, err error) {
-	found, err := filepath.Glob(a.glob)
-	if err != nil || len(found) != 1 {
-		return "", 0, errors.Join(err, fmt.Errorf("%d append-only files", len(found)))
-	}
-	info, err := os.Stat(found[0])
-	if err != nil {
-		return "", 0, err
-	}
-	return found[0], info.Size(), nil
-}
-
-// cut takes away what was written in the last lost.
-func (a *appends) cut(lost time.Duration) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	name, size, err := a.file()
-	if err != nil {
-		return err
-	}
-	since := time.Now().Add(-lost)
-	for _, p := range a.past {
-		if p.at.After(since) {
-			size = p.size
-			break
-		}
-	}
-	a.past = nil
-	return os.Truncate(name, size)
 }

@@ -130,8 +130,12 @@ func table(all []finding) string {
 		if s.AtLeast {
 			bound = "≥ "
 		}
-		fmt.Fprintf(t, "| %s\t| %s\t| %d, %d\t| %d\t| %d\t| %d\t| %d\t| %s%d\t| %d\t| %.0f\t|\n", l.fault, l.system, storms[l], s.Faults, s.Accepted,
-			s.UnitsLost, s.Oversold, s.OrdersLost, bound, s.ToldWrong, s.ForNothing, s.DownMS/float64(storms[l]))
+		down := "–" // no connection failed; what answers 503 is not counted as away
+		if s.DownMS > 0 {
+			down = fmt.Sprintf("%.0f", s.DownMS/float64(storms[l]))
+		}
+		fmt.Fprintf(t, "| %s\t| %s\t| %d, %d\t| %d\t| %d\t| %d\t| %d\t| %s%d\t| %d\t| %s\t|\n", l.fault, l.system, storms[l], s.Faults, s.Accepted,
+			s.UnitsLost, s.Oversold, s.OrdersLost, bound, s.ToldWrong, s.ForNothing, down)
 	}
 	_ = t.Flush() // into memory
 	kinds := map[string]string{}

@@ -13,6 +13,7 @@ import (
 	"sluice/internal/order"
 	"sluice/internal/payment"
 	"sluice/internal/pricing"
+	"sluice/internal/proof"
 	"sluice/internal/sale"
 	"sluice/internal/stock"
 )
@@ -139,6 +140,7 @@ var causes = []struct {
 	{stock.ErrCorrupt, internal},
 	{order.ErrFenced, internal},
 	{order.ErrWatermark, internal},
+	{proof.ErrNoDrift, internal},
 	{sale.ErrExists, internal},
 	{sale.ErrInvalid, internal},
 	{sale.ErrTransition, internal},

@@ -25,11 +25,13 @@ import (
 )
 
 // fasthttp keeps a clock and a cleaner for the life of the process, and its
-// worker pools notice that they have stopped with their next tick.
+// worker pools and the storm's clients notice that they have stopped with their next tick.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*TCPDialer).tcpAddrsClean"),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*Client).mCleaner"),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*HostClient).connsCleaner"),
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"))
 }
 
@@ -350,7 +352,7 @@ func TestStorm(t *testing.T) {
 	audits := s.auditing()
 	report, err := storm.Run(t.Context(), storm.Options{
 		Target: s.shopper, Ops: s.ops, OpsToken: opsToken, Data: s.data, Users: 2000, Stock: 50, Duration: 4 * time.Second,
-		Rate: 1500, Connections: 32, Hold: 1, Pay: 60, Abandon: 20, Cancel: 20, DoubleClick: 5, Replay: 50, Greedy: 20, Forge: 2, Lose: 5, Seed: 1,
+		Rate: 1500, Connections: 32, Hold: 1, Pay: 60, Abandon: 20, Cancel: 20, DoubleClick: 5, Replay: 50, Greedy: 20, Forge: 2, Lose: 5, Misbehave: 20, Seed: 1,
 	}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -359,7 +361,9 @@ func TestStorm(t *testing.T) {
 		text, _ := json.MarshalIndent(report, "", "  ")
 		t.Errorf("%s", text)
 	}
-	if n := audits(); n < 10 {
+	n := audits()
+	t.Logf("%d audits while it went on", n)
+	if n < 10 {
 		t.Errorf("only %d audits while it went on", n)
 	}
 }

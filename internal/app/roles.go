@@ -44,6 +44,7 @@ type engine struct {
 	outgoing chan struct{} // tells the relay that landing wrote messages
 	auditor  *proof.Auditor
 	proofs   *proof.Watch
+	repairer *proof.Repairer
 	sandbox  *sandbox.Server
 	provider *sandbox.Client
 }
@@ -97,9 +98,8 @@ func newEngine(c Config, d *doors, shopper, pay net.Addr, log *slog.Logger) (*en
 		{Name: "notifications", Topics: []string{order.TopicPaymentDue, order.TopicPaid, order.TopicCancelled, order.TopicRefunded}, Handle: notify(d.store)},
 	}, now, rand.Float64, log, outbox.Options{Buried: e.alarms.DeadLetter})
 	e.auditor = proof.New(d.store, d.ledger, walstock.LogID, now)
-	e.proofs = proof.NewWatch(e.auditor, e.activities, d.ledger, func(activity stock.ActivityID, violation string) {
-		log.Error("alarm", "kind", "proof_violation", "activity", activity, "violation", violation)
-	}, now)
+	e.proofs = proof.NewWatch(e.auditor, e.activities, d.ledger, e.alarms.Violation, now)
+	e.repairer = proof.NewRepairer(e.auditor, e.hands(), d.store, now)
 	return e, nil
 }
 

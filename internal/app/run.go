@@ -139,7 +139,7 @@ func (e *engine) console(c Config, gateway *api.Server) http.Handler {
 			return e.ready(ctx)
 		},
 		Sale: e.sales, Orders: e.orders, Products: e.store, OrderRows: e.store, Ledger: e.ledger,
-		Proof: e.auditor.Check, Proofs: e.proofs.Reports, Trail: proof.NewTrail(e.ledger, walstock.LogID),
+		Proof: e.auditor.Check, Proofs: e.proofs.Reports, Repair: e.repairer.Repair, Trail: proof.NewTrail(e.ledger, walstock.LogID),
 		LastRefusal: gateway.LastRefusal, DeadLetters: e.store, Audit: auditLog{e.store},
 	})
 }

@@ -55,6 +55,7 @@ type Config struct {
 	Ledger      counter
 	Proof       func(context.Context, stock.ActivityID) (proof.Report, error)
 	Proofs      func() []proof.Report // the newest of each activity
+	Repair      func(context.Context, stock.ActivityID, proof.RepairRequest) (proof.Repair, error)
 	Trail       trail
 	LastRefusal func(stock.ActivityID, stock.UserID) (code string, at time.Time, ok bool)
 	DeadLetters deadLetters
@@ -80,6 +81,7 @@ func New(cfg Config) http.Handler {
 	c.serveOrders()
 	c.serveProof()
 	c.serveTrail()
+	c.serveRepairs()
 	c.serveDeadLetters()
 	c.serveAudit()
 	forgetUnused(c.api.OpenAPI())

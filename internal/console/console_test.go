@@ -111,7 +111,7 @@ func TestOpenAPI(t *testing.T) {
 		"PATCH /v1/activities/{id}", "POST /v1/activities/{id}/open", "POST /v1/activities/{id}/pause",
 		"POST /v1/activities/{id}/resume", "POST /v1/activities/{id}/drain", "POST /v1/activities/{id}/close",
 		"POST /v1/activities/{id}/stock", "GET /v1/activities/{id}/proof", "GET /v1/proofs",
-		"GET /v1/activities/{id}/trail/units", "GET /v1/activities/{id}/trail/users/{user}", "GET /v1/orders", "GET /v1/orders/{id}",
+		"POST /v1/activities/{id}/repairs", "GET /v1/activities/{id}/trail/units", "GET /v1/activities/{id}/trail/users/{user}", "GET /v1/orders", "GET /v1/orders/{id}",
 		"POST /v1/orders/{id}/fulfil", "POST /v1/orders/{id}/refund", "GET /v1/dead-letters",
 		"POST /v1/dead-letters/{id}/redrive", "GET /v1/audit",
 	} {

@@ -19,6 +19,7 @@ import (
 	"sluice/internal/order"
 	"sluice/internal/payment"
 	"sluice/internal/pricing"
+	"sluice/internal/proof"
 	"sluice/internal/sale"
 	"sluice/internal/stock"
 )
@@ -48,6 +49,8 @@ var (
 	insufficient         = outcome{409, "insufficient", "Fewer units are free than would be taken"}
 	orderState           = outcome{409, "order_state", "The order's state does not allow this"}
 	logTruncated         = outcome{410, "log_truncated", "The log no longer reaches back that far"}
+	noDrift              = outcome{409, "no_drift", "The audit finds no such drift"}
+	contradiction        = outcome{409, "contradiction", "The reservation has ended otherwise"}
 	tooLarge             = outcome{413, "too_large", "The body is limited to 64 kB"}
 	unsupportedMediaType = outcome{415, "unsupported_media_type", "Content-Type must be application/json"}
 	internal             = outcome{500, "internal", "Internal error"}
@@ -83,6 +86,8 @@ var causes = []struct {
 	{stock.ErrInvalid, invalidRequest},
 	{pricing.ErrMoney, invalidRequest},
 	{stock.ErrTruncated, logTruncated},
+	{stock.ErrOutcome, contradiction},
+	{proof.ErrNoDrift, noDrift},
 	{stock.ErrOverloaded, overloaded},
 	{stock.ErrNotReady, notReady},
 	{order.ErrNotReady, notReady},
@@ -102,7 +107,6 @@ var causes = []struct {
 	{stock.ErrAllHeld, internal},
 	{stock.ErrMismatch, internal},
 	{stock.ErrClaimUsed, internal},
-	{stock.ErrOutcome, internal},
 	{stock.ErrCorrupt, internal},
 	{order.ErrFenced, internal},
 	{order.ErrWatermark, internal},

@@ -1,7 +1,7 @@
 // Package gate is everything before the ledger: who is asking, and whether
 // there is room to serve them. It owns the verification of shoppers' tokens
-// (identity.go), the key file they are signed with (key.go) and the bounds on
-// work in flight (inflight.go).
+// (identity.go), the key file they are signed with (key.go), the bounds on
+// work in flight (inflight.go) and the memory of last refusals (refusals.go).
 //
 // Invariants: an identity comes from a token whose signature was checked and
 // whose expiry is ahead of now; only successes are remembered; a refusal costs

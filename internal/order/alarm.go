@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"sluice/internal/lib/outbox"
+	"sluice/internal/stock"
 )
 
 // Kinds of alarm, as they appear in logs and metrics.
@@ -20,6 +21,7 @@ const (
 	AlarmClockJump     = "clock_jump"
 	AlarmDeadLetter    = "dead_letter"        // a message was given up; what follows in its order waits for it
 	AlarmUnresolved    = "payment_unresolved" // polls ended without an answer of the provider
+	AlarmProof         = "proof_violation"    // the auditor found that the books do not agree
 )
 
 // Alarms counts by kind what a person should look at, and logs each one at
@@ -35,7 +37,7 @@ type Alarms struct {
 func NewAlarms(log *slog.Logger) *Alarms {
 	a := &Alarms{log: log, counts: make(map[string]uint64)}
 	for _, kind := range []string{AlarmLanding, AlarmFenced, AlarmSettlement, AlarmSecondCapture, AlarmWrongAmount,
-		AlarmWrongCurrency, AlarmRefundStuck, AlarmClockJump, AlarmDeadLetter, AlarmUnresolved} {
+		AlarmWrongCurrency, AlarmRefundStuck, AlarmClockJump, AlarmDeadLetter, AlarmUnresolved, AlarmProof} {
 		a.counts[kind] = 0
 	}
 	return a
@@ -51,6 +53,11 @@ func (a *Alarms) Counts() map[string]uint64 {
 // DeadLetter is for outbox.Options.Buried.
 func (a *Alarms) DeadLetter(m outbox.Message, reason string) {
 	a.raise(AlarmDeadLetter, "message", m.ID, "key", m.Key, "topic", m.Topic, "attempts", m.Attempts, "reason", reason)
+}
+
+// Violation is for proof.NewWatch.
+func (a *Alarms) Violation(activity stock.ActivityID, violation string) {
+	a.raise(AlarmProof, "activity", activity, "violation", violation)
 }
 
 func (a *Alarms) raise(kind string, args ...any) {

@@ -48,6 +48,7 @@ func NewDesk(store Store, ledger lookups, cashier *Cashier, changed func() <-cha
 func (d *Desk) Get(ctx context.Context, user stock.UserID, id stock.OrderID) (Order, error) {
 	o, err := d.landed(ctx, user, id)
 	if !errors.Is(err, ErrNoSuchOrder) || o.ID != "" {
+		d.tellLedger(ctx, o)
 		return o, err
 	}
 	r, err := d.ledger.Lookup(ctx, stock.Ref{User: user, Order: id})
@@ -64,6 +65,20 @@ func (d *Desk) Get(ctx context.Context, user stock.UserID, id stock.OrderID) (Or
 	o.Version, o.State, o.PaidAt, o.CheckAt = 0, Created, 0, 0
 	return o, nil
 }
+
+// tellLedger makes sure, before a shopper reads that an order has just been
+// paid or closed, that the ledger knows: the next purchase of this shopper must
+// not be refused for the sake of what was read to be over. Older changes have
+// long been told by their event.
+func (d *Desk) tellLedger(ctx context.Context, o Order) {
+	if stock.MillisOf(d.now())-max(o.PaidAt, o.ClosedAt) < recentChange {
+		d.cashier.settler.hasten(ctx, o)
+	}
+}
+
+// recentChange is how long after a change, in milliseconds, reading it makes
+// sure of the ledger.
+const recentChange stock.Millis = 30_000
 
 // landed reads the row. Another user's is ErrNoSuchOrder together with its
 // id, so that the caller does not go on looking.
@@ -95,6 +110,7 @@ func (d *Desk) Reservation(ctx context.Context, user stock.UserID, id stock.ID) 
 		if found[0].User != user {
 			return Reservation{}, none
 		}
+		d.tellLedger(ctx, found[0])
 		return reservationOf(found[0])
 	}
 	r, err := d.ledger.Lookup(ctx, stock.Ref{ID: id})

@@ -275,10 +275,10 @@ func (o *Order) remindAt() stock.Millis {
 }
 
 // schedule sets when the order must be looked at next: the soonest of its
-// time-out and whatever its money waits for. A time-out that has passed and is
-// not decided is postponed, so that it does not keep the worker spinning.
-// delay holds time-outs back (a clock that jumped).
-func (o *Order) schedule(now, delay stock.Millis) {
+// time-out and whatever its money waits for. delay holds time-outs back (a
+// clock that jumped). A time-out that has passed is due at once, or after rest
+// when its provider did not answer.
+func (o *Order) schedule(now, delay, rest stock.Millis) {
 	next := stock.Millis(0)
 	due := func(at stock.Millis) {
 		if at != 0 && (next == 0 || at < next) {
@@ -288,7 +288,7 @@ func (o *Order) schedule(now, delay stock.Millis) {
 	if o.State == Created {
 		at := max(o.ExpiresAt+delay, 1)
 		if at <= now {
-			at = now + postponed
+			at = now + rest
 		}
 		due(at)
 		if remind := o.remindAt(); !o.Money.Reminded && remind > now {

@@ -218,25 +218,26 @@ func (k *Keeper) ask(ctx context.Context, o Order, t *turn) (is Order, answered 
 // meanwhile stands, and one that was started meanwhile is asked about first.
 func (k *Keeper) expire(ctx context.Context, id stock.OrderID, answered map[string]bool, t *turn) (Order, error) {
 	now := stock.MillisOf(k.now())
-	return edit(ctx, k.store, id, now, t.delay, func(o *Order) ([]outbox.Message, error) {
+	return editAndRest(ctx, k.store, id, now, t.delay, func(o *Order) ([]outbox.Message, stock.Millis, error) {
 		if o.State != Created {
-			return nil, errUnchanged
+			return nil, 0, errUnchanged
 		}
 		if now < o.ExpiresAt+t.delay {
 			if remind := o.remindAt(); remind != 0 && now >= remind && !o.Money.Reminded {
 				o.Money.Reminded = true
-				return []outbox.Message{reminder(o, now)}, nil
+				return []outbox.Message{reminder(o, now)}, 0, nil
 			}
 			if o.CheckAt > now {
-				return nil, errUnchanged
+				return nil, 0, errUnchanged
 			}
-			return nil, nil
+			return nil, 0, nil
 		}
 		for _, p := range o.Money.Payments {
 			if p.watched() && !answered[p.ID] {
-				return nil, nil
+				return nil, postponed, nil
 			}
 		}
-		return Transition(o, ActionTimeout, "", now)
+		events, err := Transition(o, ActionTimeout, "", now)
+		return events, 0, err
 	})
 }

@@ -1,5 +1,8 @@
 // Package proof is the auditor: it holds the books side by side (ledger,
-// orders, money) and says whether they agree. It changes nothing.
+// orders, money) and says whether they agree, on demand and as a task
+// (watch.go). It also answers from the log where each unit went (trail.go).
+// None of that changes anything; a repair (repair.go) is an ordinary operation
+// of the engine, asked for by an operator, and never a count written over.
 //
 // The comparison is made at one log position, so that work in flight is never
 // taken for a fault: one store transaction reads the landing watermark and the
@@ -43,8 +46,9 @@ type Report struct {
 	Activity   stock.ActivityID    `json:"activity"`
 	Position   Position            `json:"position"`
 	OK         bool                `json:"ok"`
-	Violations []string            `json:"violations"` // at most MaxViolations
-	Found      int                 `json:"found"`      // violations in all
+	Violations []string            `json:"violations"`       // at most MaxViolations
+	Found      int                 `json:"found"`            // violations in all
+	Drifts     []Drift             `json:"drifts,omitempty"` // those that a repair is known for, at most MaxViolations
 	Ledger     []stock.Count       `json:"ledger"`
 	Orders     map[order.State]int `json:"orders"`
 	Payments   Payments            `json:"payments"`
@@ -88,6 +92,13 @@ func New(o orders, l ledger, log stock.LogID, now func() time.Time) *Auditor {
 // proved by its ledger alone; one that the ledger does not know is
 // stock.ErrNoSuchActivity.
 func (a *Auditor) Check(ctx context.Context, activity stock.ActivityID) (Report, error) {
+	r, drifts, err := a.audit(ctx, activity)
+	r.Drifts = drifts[:min(len(drifts), MaxViolations)]
+	return r, err
+}
+
+// audit also answers every drift that was found.
+func (a *Auditor) audit(ctx context.Context, activity stock.ActivityID) (Report, []Drift, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c := newComparison(activity)
@@ -96,16 +107,16 @@ func (a *Auditor) Check(ctx context.Context, activity stock.ActivityID) (Report,
 		return ctx.Err()
 	})
 	if err != nil {
-		return Report{}, fmt.Errorf("proof: orders: %w", err)
+		return Report{}, nil, fmt.Errorf("proof: orders: %w", err)
 	}
 	mark := marks[a.log]
 	mark.Log = a.log
 	books, err := a.standing.advance(ctx, mark)
 	if err != nil {
-		return Report{}, fmt.Errorf("proof: ledger: %w", err)
+		return Report{}, nil, fmt.Errorf("proof: ledger: %w", err)
 	}
 	if err := a.travelling(ctx, c, undelivered); err != nil {
-		return Report{}, err
+		return Report{}, nil, err
 	}
 	switch book := books[activity]; {
 	case book != nil:
@@ -116,7 +127,7 @@ func (a *Auditor) Check(ctx context.Context, activity stock.ActivityID) (Report,
 	case len(c.orders) > 0:
 		c.violated("%d orders of an activity that the ledger does not know", len(c.orders))
 	default:
-		return Report{}, stock.ErrNoSuchActivity
+		return Report{}, nil, stock.ErrNoSuchActivity
 	}
 	c.followMoney(func(user stock.UserID, id stock.OrderID) bool {
 		_, err := a.ledger.Lookup(ctx, stock.Ref{Activity: activity, User: user, Order: id})
@@ -125,7 +136,7 @@ func (a *Auditor) Check(ctx context.Context, activity stock.ActivityID) (Report,
 	c.report.Position = Position{a.log, mark.Epoch, mark.Position}
 	c.report.CheckedAt = a.now().UTC().Truncate(time.Millisecond)
 	c.report.OK = c.report.Found == 0
-	return c.report, nil
+	return c.report, c.drifts, nil
 }
 
 // travelling notes which orders a settle event is on its way for. A dead
@@ -149,6 +160,8 @@ func (a *Auditor) travelling(ctx context.Context, c *comparison, undelivered []o
 		case m.Topic != order.TopicPaid && m.Topic != order.TopicCancelled && m.Topic != order.TopicRefunded:
 		case dead[m.ID]:
 			c.violated("dead letter %d keeps %s of order %s from the ledger; redrive it", m.ID, m.Topic, m.Key)
+			c.drifted(Drift{Kind: Redrive, Order: stock.OrderID(m.Key), letter: m.ID})
+			c.onTheWay[m.Key] = true // the dead letter is what keeps them apart
 		default:
 			c.onTheWay[m.Key] = true
 		}
@@ -161,6 +174,7 @@ const deadPage = 500
 // comparison is one audit under way.
 type comparison struct {
 	report   Report
+	drifts   []Drift
 	orders   map[uint64]row // by reservation number
 	byID     map[stock.OrderID]uint64
 	onTheWay map[string]bool
@@ -181,6 +195,7 @@ type row struct {
 	id          stock.OrderID
 	user        stock.UserID
 	state       order.State
+	reason      string
 	reservation stock.ID
 	units       int
 	restock     bool
@@ -217,7 +232,7 @@ func (c *comparison) take(o order.Order) {
 	for _, l := range o.Terms.Lines {
 		units += l.Quantity
 	}
-	c.orders[o.Reservation.Number] = row{o.ID, o.User, o.State, o.Reservation, units, o.Terms.Restock, o.LateOf, o.Terms.Money()}
+	c.orders[o.Reservation.Number] = row{o.ID, o.User, o.State, o.Reason, o.Reservation, units, o.Terms.Restock, o.LateOf, o.Terms.Money()}
 	c.byID[o.ID] = o.Reservation.Number
 	c.money(o)
 }
@@ -225,8 +240,9 @@ func (c *comparison) take(o order.Order) {
 // money: every captured minor unit pays one order or goes back, and a paid
 // order has been paid exactly its total.
 func (c *comparison) money(o order.Order) {
-	refunded := map[string]bool{}
+	refunded, asked := map[string]bool{}, map[string]bool{}
 	for _, r := range o.Money.Refunds {
+		asked[r.Capture] = true
 		if r.State == order.RefundDone {
 			c.report.Payments.Refunded += r.Amount.Amount
 			if refunded[r.Capture] {
@@ -249,6 +265,10 @@ func (c *comparison) money(o order.Order) {
 		case !refunded[m.ID]:
 			c.report.Payments.Owed += m.Amount.Amount
 			c.deciding[m.Payment] = m.Late
+			if !m.Late && !asked[m.ID] {
+				c.violated("order %s: capture %s of %d pays nothing, and no refund of it was requested", o.ID, m.ID, m.Amount.Amount)
+				c.drifted(Drift{Kind: Refund, Order: o.ID, Capture: m.ID})
+			}
 		}
 	}
 	if o.LateOf != "" && o.State != order.Refunded && !o.Refunding() { // else the money was taken from it again
@@ -284,6 +304,7 @@ func (c *comparison) compare(book *stock.Book, now func(stock.ID) (stock.State, 
 		o, landed := c.orders[r.ID.Number]
 		if !landed {
 			c.violated("reservation %s of order %s has no order though it is behind the landing watermark", r.ID, r.Order)
+			c.drifted(Drift{Kind: Reland, Order: r.Order, Reservation: r.ID.String()})
 			return true
 		}
 		seen++
@@ -343,6 +364,9 @@ func (c *comparison) pair(o row, was stock.State, now func(stock.ID) (stock.Stat
 		return // returned: confirmed behind the position, and refunded since
 	}
 	c.violated("order %s is %s, its reservation %s is %s, and no event is on its way", o.id, o.state, o.reservation, was)
+	if err == nil && reachable(o.state, is) {
+		c.drifted(Drift{Kind: Resettle, Order: o.id, Reservation: o.reservation.String()})
+	}
 }
 
 func contains(states []stock.State, s stock.State) bool {

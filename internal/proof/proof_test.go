@@ -91,6 +91,9 @@ func (s *books) Dead(_ context.Context, after int64, _ int) (page []outbox.Messa
 }
 
 func (s *books) Replica(context.Context, stock.Cursor) (map[stock.ActivityID]*stock.Book, error) {
+	if s.book == nil {
+		return map[stock.ActivityID]*stock.Book{}, nil
+	}
 	return map[stock.ActivityID]*stock.Book{"a": s.book}, nil
 }
 
@@ -138,6 +141,10 @@ func TestNoFalseAlarms(t *testing.T) {
 		s.orders[2].State = order.Cancelled
 		s.now[s.orders[2].Reservation.Number] = stock.Released
 	})
+	f("confirmed and returned behind the watermark", func(s *books) {
+		s.pay(2)
+		s.now[s.orders[2].Reservation.Number] = stock.Returned
+	})
 	f("a refund under way", func(s *books) {
 		s.orders[0].Reason = "operator"
 		s.orders[0].Money.Captures[0].Pays = ""
@@ -147,6 +154,13 @@ func TestNoFalseAlarms(t *testing.T) {
 		i := s.reserve("u1", "late:p")
 		s.orders[1].Money.Captures = []order.Capture{{ID: "l", Payment: "p", Amount: s.orders[1].Terms.Money(), Late: true, Pays: s.orders[i].ID}}
 		s.orders[i].State, s.orders[i].LateOf = order.Paid, "p"
+		s.settle(i, stock.Confirmed)
+	})
+	f("late money that bought the same again and was given back", func(s *books) {
+		i := s.reserve("u1", "late:p")
+		s.orders[1].Money.Captures = []order.Capture{{ID: "l", Payment: "p", Amount: s.orders[1].Terms.Money(), Late: true}}
+		s.orders[1].Money.Refunds = []order.Refund{{Capture: "l", Amount: s.orders[1].Terms.Money(), State: order.RefundDone}}
+		s.orders[i].State, s.orders[i].LateOf = order.Refunded, "p"
 		s.settle(i, stock.Confirmed)
 	})
 	f("late money whose new order is landed before the old one knows", func(s *books) {
@@ -186,6 +200,10 @@ func TestPlantedFaults(t *testing.T) {
 	f("although", func(s *books) {
 		s.orders[1].Money.Captures = []order.Capture{{ID: "c", Amount: s.orders[1].Terms.Money(), Pays: s.orders[1].ID}}
 	})
+	f("pays nothing", func(s *books) {
+		s.orders[1].Money.Captures = []order.Capture{{ID: "c", Amount: s.orders[1].Terms.Money()}}
+	})
+	f("does not know", func(s *books) { s.book = nil })
 	f("refunded twice", func(s *books) {
 		one := order.Refund{Capture: "c0", State: order.RefundDone}
 		s.orders[0].Money.Refunds = []order.Refund{one, one}

@@ -108,14 +108,19 @@ func (l *landing) check(c *conn) error {
 	return err
 }
 
-// write puts the rows that are not there yet, and their events. One row a
-// statement: SQLite keeps an undo journal of every page that a statement of
-// several rows touches, and the driver looks for each parameter among all of
-// them; a statement that is prepared once costs less than either.
+// write is the whole transaction.
 func (l *landing) write(c *conn) error {
 	if err := l.check(c); err != nil {
 		return err
 	}
+	return l.insert(c)
+}
+
+// insert puts the rows that are not there yet, and their events. One row a
+// statement: SQLite keeps an undo journal of every page that a statement of
+// several rows touches, and the driver looks for each parameter among all of
+// them; a statement that is prepared once costs less than either.
+func (l *landing) insert(c *conn) error {
 	messages := l.messages
 	for i, row := range l.rows {
 		query := insertPlain

@@ -42,6 +42,9 @@ type Options struct {
 	MaxBacklog  uint64       // entries not yet trimmed by their consumers, default 20 million; more are refused
 	SegmentSize int64        // bytes, default 64 MiB
 	SnapshotAt  uint64       // entries that a new snapshot must save from replay, default 500,000
+
+	// Visit, optional, is called at opening with each reservation found.
+	Visit func(*stock.Reservation)
 }
 
 // Ledger implements stock.Ledger and stock.Log.
@@ -119,7 +122,13 @@ func Open(dir string, o Options) (*Ledger, error) {
 	}
 	for activity, book := range state.books {
 		acc := &account{book: book, face: l.board.Post(activity), last: l.log.Durable()}
-		book.Reservations(func(r *stock.Reservation) bool { acc.face.Holder(r.User); return true })
+		book.Reservations(func(r *stock.Reservation) bool {
+			acc.face.Holder(r.User)
+			if o.Visit != nil {
+				o.Visit(r)
+			}
+			return true
+		})
 		l.books[activity] = acc
 		l.last = max(l.last, book.Last())
 		acc.publish(l.log.Durable())

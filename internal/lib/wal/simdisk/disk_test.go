@@ -119,7 +119,6 @@ func TestWhatAPowerCutLeaves(t *testing.T) {
 		d.Judge(func(Op) Verdict { return Verdict{Err: ErrIO} })
 		_ = a.Sync()
 		d.Judge(nil)
-		d = d.Kill()
 		put(t, a, 0, 'n')
 		must(t, a.Sync())
 	}, "d/a", "n")
