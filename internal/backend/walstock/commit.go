@@ -119,3 +119,9 @@ func (acc *account) publish(position uint64) {
 	counts.Position = stock.Cursor{Log: LogID, Epoch: Epoch, Position: position}
 	acc.face.Publish(counts, acc.book.Allocation(), acc.book.Items())
 }
+
+func failedBatch(cause error) *batch {
+	b := newBatch()
+	b.fail(cause)
+	return b
+}

@@ -388,12 +388,6 @@ func (l *Ledger) stage(acc *account, e *stock.Entry) *batch {
 	return l.open
 }
 
-func failedBatch(cause error) *batch {
-	b := newBatch()
-	b.fail(cause)
-	return b
-}
-
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
