@@ -74,7 +74,7 @@ endif
 bench: servers build ## measure beside nginx and Redis, write docs/BENCHMARKS.md (QUICK=1: 2 minutes)
 	$(GO) run ./bench
 
-naive: servers build ## the usual Redis + queue + SQL chain and Sluice under the same storm and kills, six minutes (QUICK=1: 40 s)
+naive: servers build ## the usual Redis + queue + SQL chain and Sluice under the same storm and kills, five minutes (QUICK=1: 40 s)
 	$(GO) run ./bench/naive -compare
 
 # In CI a server that cannot be had is a failure, not a skipped test.
