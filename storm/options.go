@@ -12,7 +12,7 @@ import (
 type Options struct {
 	Target   string `help:"Shopper API." default:"http://127.0.0.1:8080"`
 	Ops      string `help:"Ops API." default:"http://127.0.0.1:8081"`
-	OpsToken string `help:"Bearer token of the ops API." env:"SLUICE_OPS_TOKEN"`
+	OpsToken string `help:"Bearer token of the ops API; a demo server takes demo." env:"SLUICE_OPS_TOKEN" default:"demo"`
 	Data     string `help:"Data directory of the server; the key that signs the users' tokens is read from it." default:"data"`
 
 	Users       int           `help:"Distinct users." default:"10000"`

@@ -60,7 +60,7 @@ var mutants = []mutant{
 	{"events of landing are lost", land, "for _, m := range mine {", "for _, m := range mine[:0] {", "./internal/backend/sqlstore ./internal/order", ""},
 	{"an event overtakes one of its order that failed", queue, "WHERE NOT EXISTS (SELECT 1 FROM outbox_failed f WHERE f.msg_key = m.msg_key AND f.id < m.id)", "WHERE 1", "./internal/backend/sqlstore", ""},
 	{"a failed event is forgotten", relay, "o.failed = true\n", "o.failed = true\n\t\to.done = append(o.done, lane[i].ID)\n", "./internal/backend/sqlstore", ""},
-	{"the time-out cancels without looking again", timeout, "if o.State != Created {\n\t\t\treturn nil, errUnchanged\n\t\t}", "o.State = Created", inOrder, "Timeout"},
+	{"the time-out cancels without looking again", timeout, "if o.State != Created {\n\t\t\treturn nil, 0, errUnchanged\n\t\t}", "o.State = Created", inOrder, "Timeout"},
 	{"the time-out does not ask the provider", timeout, "if p.watched() && !answered[p.ID] {", "if p.watched() && !answered[p.ID] && false {", inOrder, "Timeout|Provider"},
 	{"a paid callback after cancellation is dropped", money, "case late && o.Terms.LatePayment == pricing.RereserveOrRefund:\n\t\tc.Late, c.CheckAt = true, now", "case late && o.Terms.LatePayment == pricing.RereserveOrRefund:\n\t\tc.Late = true\n\t\treturn nil, \"\", nil", inOrder, "Late"},
 	{"money of another amount pays", money, "case c.Amount.Amount != p.Amount.Amount:", "case c.Amount.Amount < p.Amount.Amount/100:", inOrder, ""},
