@@ -313,7 +313,7 @@ func TestTheRulesBite(t *testing.T) {
 	h(unfinished, "mastodon", false)
 	h(machine, "open /ro"+"ot/x", true)
 	h(machine, `"/ho`+`me/me"`, true)
-	h(machine, "a/work/b", false)
+	h(machine, "a/wor"+"k/b", false)
 	h(registry, "https://reg"+"istry.example", true)
 	h(registry, "https://files-are-here.example", false)
 }
