@@ -66,10 +66,10 @@ func bench(binary string, sections []string, p plan, quick bool) (err error) {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
-	t := &scope{root: out}
-	defer t.end()
+	t := servers.NewScope(out)
+	defer t.End()
 	defer func() {
-		if f, ok := recover().(failure); ok {
+		if f, ok := recover().(servers.Failure); ok {
 			err = fmt.Errorf("%s", string(f))
 		}
 	}()
@@ -119,8 +119,8 @@ func bench(binary string, sections []string, p plan, quick bool) (err error) {
 
 // inScope ends what a section started before the next one begins.
 func inScope(t servers.TB, section func(servers.TB) ([]*series, error)) ([]*series, error) {
-	inner := newScope(t)
-	defer inner.end()
+	inner := servers.NewScope(t.TempDir())
+	defer inner.End()
 	return section(inner)
 }
 

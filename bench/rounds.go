@@ -178,8 +178,8 @@ func accept(ctx context.Context, t servers.TB, binary string, p plan) (result []
 // and ended afterwards. In the first round that counts it also waits until
 // everything has landed.
 func freshEngine(ctx context.Context, t servers.TB, binary, round string, p plan, connections, units, perUser int) (one sample, land landing, err error) {
-	inner := newScope(t)
-	defer inner.end()
+	inner := servers.NewScope(t.TempDir())
+	defer inner.End()
 	e, err := startEngine(inner, binary)
 	if err != nil {
 		return one, land, err

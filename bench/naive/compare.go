@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sluice/storm"
+	"sluice/test/servers"
 )
 
 // compareToken is the ops API's, on loopback, for as long as a run lasts.
@@ -86,9 +87,9 @@ func (c comparison) run(ctx context.Context, out io.Writer) (err error) {
 
 // both storms the two systems with one seed; when it must be quick, at once.
 func (c comparison) both(ctx context.Context, s shape, faults []fault) ([]finding, error) {
-	starts := []func(*scope) *stand{
-		func(t *scope) *stand { return chainStand(t, rand.New(rand.NewPCG(s.options.Seed, 0))) },
-		func(t *scope) *stand { return sluiceStand(t, c.binary) },
+	starts := []func(*servers.Scope) *stand{
+		func(t *servers.Scope) *stand { return chainStand(t, rand.New(rand.NewPCG(s.options.Seed, 0))) },
+		func(t *servers.Scope) *stand { return sluiceStand(t, c.binary) },
 	}
 	found, failed := make([]finding, len(starts)), make([]error, len(starts))
 	var wg sync.WaitGroup
@@ -108,11 +109,11 @@ func (c comparison) both(ctx context.Context, s shape, faults []fault) ([]findin
 }
 
 // one storms one system.
-func one(ctx context.Context, s shape, faults []fault, start func(*scope) *stand) (found finding, err error) {
-	t := &scope{}
-	defer t.end()
+func one(ctx context.Context, s shape, faults []fault, start func(*servers.Scope) *stand) (found finding, err error) {
+	t := servers.NewScope("")
+	defer t.End()
 	defer func() {
-		if f, ok := recover().(failure); ok {
+		if f, ok := recover().(servers.Failure); ok {
 			err = fmt.Errorf("%s", string(f))
 		}
 	}()
@@ -155,14 +156,14 @@ func one(ctx context.Context, s shape, faults []fault, start func(*scope) *stand
 
 // pull is the lever that the storm pulls half-way: a POST to its address does
 // the faults, here, where the processes were started.
-func pull(t *scope, faults func() error) (string, error) {
+func pull(t *servers.Scope, faults func() error) (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		defer func() {
-			if f, ok := recover().(failure); ok {
+			if f, ok := recover().(servers.Failure); ok {
 				http.Error(w, string(f), 500)
 			}
 		}()

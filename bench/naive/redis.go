@@ -16,7 +16,7 @@ import (
 // redisPair is a primary, which syncs its file once a second, and a replica
 // that follows it as Redis does: after the answer.
 type redisPair struct {
-	t                *scope
+	t                *servers.Scope
 	socket           string // a link to the primary's, so that its users find it
 	primary, replica *servers.Server
 	disk             *appends
@@ -25,7 +25,7 @@ type redisPair struct {
 // swift spares a replica the pause in which Redis would wait for others.
 var swift = servers.Config("repl-diskless-sync-delay 0")
 
-func newRedisPair(t *scope) *redisPair {
+func newRedisPair(t *servers.Scope) *redisPair {
 	r := &redisPair{t: t, socket: filepath.Join(t.TempDir(), "redis.sock"), primary: servers.Redis(t, swift)}
 	if err := errors.Join(r.point(), r.follow()); err != nil {
 		t.Fatalf("%v", err)
@@ -121,7 +121,7 @@ type length struct {
 	size int64
 }
 
-func watchAppends(t *scope, dir string) *appends {
+func watchAppends(t *servers.Scope, dir string) *appends {
 	a := &appends{glob: filepath.Join(dir, "appendonlydir", "*.incr.aof")}
 	ctx, stop := context.WithCancel(context.Background())
 	t.Cleanup(stop)

@@ -8,54 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"sync"
 	"time"
+
+	"sluice/test/servers"
 )
-
-// scope is a servers.TB for a program: what was started or made in it ends
-// with it. A failure is a panic of type failure, which run turns into an error.
-type scope struct {
-	mu       sync.Mutex
-	cleanups []func()
-	failed   bool
-}
-
-type failure string
-
-func (s *scope) Helper()                     {}
-func (s *scope) Failed() bool                { return s.failed }
-func (s *scope) Logf(f string, args ...any)  { fmt.Fprintf(os.Stderr, f+"\n", args...) }
-func (s *scope) Skipf(f string, args ...any) { s.Fatalf(f, args...) }
-
-func (s *scope) Fatalf(f string, args ...any) {
-	s.failed = true
-	panic(failure(fmt.Sprintf(f, args...)))
-}
-
-func (s *scope) Cleanup(f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cleanups = append(s.cleanups, f)
-}
-
-func (s *scope) TempDir() string {
-	dir, err := os.MkdirTemp("", "naive-")
-	if err != nil {
-		s.Fatalf("%v", err)
-	}
-	s.Cleanup(func() { _ = os.RemoveAll(dir) }) // the next run makes another
-	return dir
-}
-
-func (s *scope) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, f := range slices.Backward(s.cleanups) {
-		f()
-	}
-	s.cleanups = nil
-}
 
 // process is a server of which every start has the same command line.
 type process struct {
@@ -115,7 +71,7 @@ const (
 )
 
 // chainStand is the chain on a Redis of its own, and a replica of that.
-func chainStand(t *scope, dice *rand.Rand) *stand {
+func chainStand(t *servers.Scope, dice *rand.Rand) *stand {
 	r := newRedisPair(t)
 	data := t.TempDir()
 	port := freePorts(t, 2)
@@ -146,7 +102,7 @@ func chainStand(t *scope, dice *rand.Rand) *stand {
 // part of the chain is killed, here it is that one. All that it has answered
 // was synced before, so a power cut leaves it what a kill does; what a disk may
 // do beyond that is for the simulated one.
-func sluiceStand(t *scope, binary string) *stand {
+func sluiceStand(t *servers.Scope, binary string) *stand {
 	data := t.TempDir()
 	port := freePorts(t, 3) // the pay sandbox stands on the port after the ops API's
 	s := &stand{name: "Sluice", shopper: address(port), ops: address(port + 1), data: data}
@@ -158,7 +114,7 @@ func sluiceStand(t *scope, binary string) *stand {
 	return s
 }
 
-func begin(t *scope, p *process) {
+func begin(t *servers.Scope, p *process) {
 	if err := p.start(); err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -168,7 +124,7 @@ func begin(t *scope, p *process) {
 func address(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 // freePorts answers the first of n ports in a row that were free a moment ago.
-func freePorts(t *scope, n int) int {
+func freePorts(t *servers.Scope, n int) int {
 	for range 50 {
 		first, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

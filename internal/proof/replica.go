@@ -14,7 +14,7 @@ import (
 type replica struct {
 	ledger ledger
 	at     stock.Cursor // every entry up to here is in books
-	books  map[stock.ActivityID]*stock.Book
+	books  stock.Books
 }
 
 // advance brings the books to exactly mark and answers them; they are valid
@@ -54,7 +54,7 @@ func (r *replica) follow(ctx context.Context, mark stock.Cursor) error {
 		if after(e.Cursor, mark) {
 			break
 		}
-		if err := r.replay(e); err != nil {
+		if err := r.books.Replay(e); err != nil {
 			return err
 		}
 		r.at = e.Cursor
@@ -63,17 +63,6 @@ func (r *replica) follow(ctx context.Context, mark stock.Cursor) error {
 		return fmt.Errorf("the log ends at %d, before %d", r.at.Position, mark.Position)
 	}
 	return nil
-}
-
-func (r *replica) replay(e stock.Entry) error {
-	if book := r.books[e.Activity]; book != nil {
-		return book.Replay(e)
-	}
-	book, err := stock.Open(e)
-	if err == nil {
-		r.books[e.Activity] = book
-	}
-	return err
 }
 
 func after(a, b stock.Cursor) bool {

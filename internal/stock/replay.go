@@ -23,6 +23,21 @@ func Open(e Entry) (*Book, error) {
 	return b, nil
 }
 
+// Books are the books of one log, by activity.
+type Books map[ActivityID]*Book
+
+// Replay takes the log's next entry to its book, which the first one opens.
+func (bs Books) Replay(e Entry) error {
+	if b := bs[e.Activity]; b != nil {
+		return b.Replay(e)
+	}
+	b, err := Open(e)
+	if err == nil {
+		bs[e.Activity] = b
+	}
+	return err
+}
+
 // Replay takes the next entry's effect. It decides nothing; an entry that
 // cannot follow from this state is ErrCorrupt and leaves the book unusable.
 func (b *Book) Replay(e Entry) error {

@@ -31,7 +31,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // state is what a snapshot or a replay amounts to.
 type state struct {
 	position uint64
-	books    map[stock.ActivityID]*stock.Book
+	books    stock.Books
 	decoder  stock.Decoder
 }
 
@@ -54,7 +54,7 @@ func (l *Ledger) replayTo(position uint64) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &state{books: map[stock.ActivityID]*stock.Book{}}
+	s := &state{books: stock.Books{}}
 	for _, name := range slices.Backward(names) {
 		if at, _ := snapshotPosition(name); at > position {
 			continue
@@ -102,14 +102,7 @@ func (s *state) replay(data []byte) error {
 	if err != nil {
 		return err
 	}
-	if book := s.books[e.Activity]; book != nil {
-		return book.Replay(e)
-	}
-	book, err := stock.Open(e)
-	if err == nil {
-		s.books[e.Activity] = book
-	}
-	return err
+	return s.books.Replay(e)
 }
 
 // Compact is the snapshot task's step: when enough entries have been taken by
@@ -248,7 +241,7 @@ func (l *Ledger) readSnapshot(name string) (_ *state, err error) {
 	if string(p[:len(snapshotMagic)]) != snapshotMagic || crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(p[size-tail:]) {
 		return nil, bad
 	}
-	s := &state{position: binary.BigEndian.Uint64(p[len(snapshotMagic):]), books: map[stock.ActivityID]*stock.Book{}}
+	s := &state{position: binary.BigEndian.Uint64(p[len(snapshotMagic):]), books: stock.Books{}}
 	count := binary.BigEndian.Uint64(p[len(snapshotMagic)+8:])
 	for body = body[head:]; count > 0 && len(body) >= 8; count-- {
 		n := binary.BigEndian.Uint64(body)
