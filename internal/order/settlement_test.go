@@ -19,6 +19,35 @@ func (s *shop) relay(o outbox.Options, handlers ...outbox.Named) *outbox.Relay {
 	return outbox.New(s.store, handlers, s.now, func() float64 { return 0.5 }, slog.New(slog.DiscardHandler), o)
 }
 
+// Who reads that an order is over can buy again at once, even if nobody has
+// told the ledger yet: the change was saved, and its event waits.
+func TestReadingTellsTheLedger(t *testing.T) {
+	f := func(name string, read func(s *shop, o order.Order) error) {
+		t.Run(name, func(t *testing.T) {
+			s := newShop(t, 5, 1)
+			o := s.buy("ann", terms(1, "", false))
+			s.must(s.store.Update(t.Context(), o.ID, func(o *order.Order) ([]outbox.Message, error) {
+				return order.Transition(o, order.ActionTimeout, "", s.at())
+			}))
+			if got := s.ledgerState(o); got != stock.Held {
+				t.Fatalf("the ledger was told before anybody read: %s", got)
+			}
+			s.must(read(s, o))
+			s.reserve("ann", terms(1, "", false)) // the one that a user may have
+			s.settle()
+			s.wantAlarms(nil)
+		})
+	}
+	f("order", func(s *shop, o order.Order) error {
+		_, err := s.desk.Get(t.Context(), o.User, o.ID)
+		return err
+	})
+	f("reservation", func(s *shop, o order.Order) error {
+		_, err := s.desk.Reservation(t.Context(), o.User, o.Reservation)
+		return err
+	})
+}
+
 // What an order becomes is the ledger's answer too as soon as the shopper has
 // been told, before any event is relayed: the key replays the same state, and
 // a limit no longer counts what was given up. The relay then writes nothing.
