@@ -9,15 +9,15 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
+
+	"sluice/test/overlay"
 )
 
 // mutant is one planted bug.
@@ -70,29 +70,15 @@ func fail(err error) {
 	os.Exit(1)
 }
 
+// edit is the bug as a change of its file.
+func (m mutant) edit() overlay.Edit {
+	return overlay.Edit{Name: m.name, File: m.file, Anchor: m.old, Text: m.new}
+}
+
 // caught plants the bug and answers the first test that fails, or "".
 func (m mutant) caught(dir string) (string, error) {
-	source, err := os.ReadFile(m.file)
+	overlayFile, err := overlay.Write(".", dir, []overlay.Edit{m.edit()})
 	if err != nil {
-		return "", err
-	}
-	if n := strings.Count(string(source), m.old); n != 1 {
-		return "", fmt.Errorf("its old text stands %d times in %s, want once", n, m.file)
-	}
-	planted := filepath.Join(dir, "planted.go")
-	if err := os.WriteFile(planted, []byte(strings.Replace(string(source), m.old, m.new, 1)), 0o600); err != nil {
-		return "", err
-	}
-	path, err := filepath.Abs(m.file)
-	if err != nil {
-		return "", err
-	}
-	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{path: planted}})
-	if err != nil {
-		return "", err
-	}
-	overlayFile := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(overlayFile, overlay, 0o600); err != nil {
 		return "", err
 	}
 	for _, pkg := range strings.Fields(m.packages) {
