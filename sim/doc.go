@@ -9,6 +9,10 @@
 // capture and refund at the provider, every event delivered. After each step
 // the engine is held against it.
 //
+// A few short scenarios are gone through in another way (cuts_test.go): the
+// power is cut at each of their disk operations, with each image that it can
+// leave and each commit of the store that can stand beside it.
+//
 // The same seed is the same run, whatever the machine does: time, ids,
 // randomness and the moments of faults come from the seed, and goroutines take
 // turns (testing/synctest). A failing seed is printed with the shortest run that

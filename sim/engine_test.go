@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,6 +34,7 @@ type engine struct {
 	alarms   *order.Alarms
 	watchers *order.Watchers
 	auditor  *proof.Auditor
+	proofs   *proof.Watch
 }
 
 // Small enough that a run rotates segments, writes snapshots and trims.
@@ -47,7 +49,7 @@ func (w *world) boot() (*engine, error) {
 	w.disk.Judge(w.judge)
 	e := &engine{clock: clock.From(w.wall, w.elapsed), store: &tap{w.store, w}}
 	var err error
-	e.ledger, err = walstock.Open("stock", walstock.Options{FS: w.disk, Log: w.log, SegmentSize: segmentSize, SnapshotAt: snapshotAt})
+	e.ledger, err = walstock.Open("stock", walstock.Options{FS: w.disk, Log: w.log, SegmentSize: segmentSize, SnapshotAt: cmp.Or(w.snapshotAt, snapshotAt), KeepLog: w.keepLog})
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +70,11 @@ func (w *world) boot() (*engine, error) {
 			return nil, err
 		}
 	}
+	proved, err := e.store.Proved(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e.ledger.Release(proved...)
 	w.wire(e)
 	w.e = e
 	w.oracle.recovered()
@@ -118,6 +125,7 @@ func (w *world) wire(e *engine) {
 		{Name: "observer", Handle: w.oracle.deliver},
 	}, now, func() float64 { return w.rng.Float64() }, w.log, outbox.Options{Workers: 1, MaxAttempts: 2})
 	e.auditor = proof.New(e.store, ledger, walstock.LogID, now)
+	e.proofs = w.watch(e, ledger)
 }
 
 func (w *world) newLander(e *engine) *order.Lander {
@@ -186,24 +194,30 @@ func (p *pump) call(ctx context.Context, f func()) {
 
 // Open implements stock.Ledger.
 func (p *pump) Open(ctx context.Context, a stock.Allocation) (err error) {
+	p.w.film.follows()
 	p.call(ctx, func() { err = p.Ledger.Open(ctx, a) })
 	return err
 }
 
 // Adjust implements stock.Ledger.
 func (p *pump) Adjust(ctx context.Context, a stock.Adjustment) (err error) {
+	p.w.film.follows()
 	p.call(ctx, func() { err = p.Ledger.Adjust(ctx, a) })
 	return err
 }
 
 // Reserve implements stock.Ledger.
 func (p *pump) Reserve(ctx context.Context, r stock.Request) (receipt stock.Receipt, err error) {
+	if r.Late != "" {
+		p.w.film.follows()
+	}
 	p.call(ctx, func() { receipt, err = p.Ledger.Reserve(ctx, r) })
 	return receipt, err
 }
 
 // Settle implements stock.Ledger.
 func (p *pump) Settle(ctx context.Context, s stock.Settlement) (o stock.Outcome, err error) {
+	p.w.film.follows()
 	p.call(ctx, func() { o, err = p.Ledger.Settle(ctx, s) })
 	return o, err
 }

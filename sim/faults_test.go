@@ -97,7 +97,12 @@ var kinds = map[string]string{
 	"returned by refund":    "units go back to the sale",
 	"free order":            "a total of 0 lands as paid",
 	"log trimmed":           "",
-	"late order refunded":   "an order that late money paid is refunded",
+
+	"log trimmed behind proofs": "of all activities whose first entries went",
+	"trail cut":                 "the log went past its bound, or the disk was full",
+	"final proof":               "of an activity that is over",
+
+	"late order refunded": "an order that late money paid is refunded",
 }
 
 var (
@@ -329,6 +334,7 @@ type tap struct {
 
 func (s *tap) write(do func() error) error {
 	w, f := s.w, &s.w.faults
+	defer w.film.writing()()
 	switch {
 	case f.dark:
 		return errPower
@@ -366,6 +372,7 @@ func (s *tap) read() error {
 
 func (s *tap) Fence(ctx context.Context, log stock.LogID) (token uint64, err error) {
 	err = s.write(func() error { token, err = s.Store.Fence(ctx, log); return err })
+	s.w.film.alone()
 	return token, err
 }
 
@@ -375,7 +382,7 @@ func (s *tap) Land(ctx context.Context, b order.Batch) error {
 
 func (s *tap) Update(ctx context.Context, id stock.OrderID, change func(*order.Order) ([]outbox.Message, error)) error {
 	var is order.Order
-	return s.write(func() error {
+	err := s.write(func() error {
 		err := s.Store.Update(ctx, id, func(o *order.Order) ([]outbox.Message, error) {
 			events, err := change(o)
 			is = *o
@@ -386,6 +393,10 @@ func (s *tap) Update(ctx context.Context, id stock.OrderID, change func(*order.O
 		}
 		return err
 	})
+	if !lateMoney(is) {
+		s.w.film.alone()
+	}
+	return err
 }
 
 func (s *tap) CreateActivity(ctx context.Context, a sale.Activity) error {
@@ -399,6 +410,7 @@ func (s *tap) UpdateActivity(ctx context.Context, id stock.ActivityID, change fu
 
 func (s *tap) SaveAdjustment(ctx context.Context, a stock.Adjustment) (had sale.Adjusted, err error) {
 	err = s.write(func() error { had, err = s.Store.SaveAdjustment(ctx, a); return err })
+	s.w.film.alone()
 	return had, err
 }
 
@@ -419,7 +431,9 @@ func (s *tap) Bury(ctx context.Context, id int64, reason string) error {
 }
 
 func (s *tap) SaveNotification(ctx context.Context, message int64, user stock.UserID, topic string, body []byte, at stock.Millis) error {
-	return s.write(func() error { return s.Store.SaveNotification(ctx, message, user, topic, body, at) })
+	err := s.write(func() error { return s.Store.SaveNotification(ctx, message, user, topic, body, at) })
+	s.w.film.alone()
+	return err
 }
 
 func (s *tap) Watermark(ctx context.Context, log stock.LogID) (stock.Cursor, error) {

@@ -12,6 +12,7 @@ import (
 	"sluice/internal/catalog"
 	"sluice/internal/order"
 	"sluice/internal/pricing"
+	"sluice/internal/proof"
 	"sluice/internal/sale"
 	"sluice/internal/stock"
 )
@@ -236,6 +237,9 @@ func (o *operators) ask(d *delta) {
 // move changes an activity's phase and sees that the ledger follows.
 func (o *operators) move(id stock.ActivityID, kind string, how func(context.Context, stock.ActivityID) (sale.Activity, error), want stock.Phase) {
 	w := o.w
+	if want == stock.Closed {
+		w.oracle.closing[id] = true
+	}
 	a, err := how(context.Background(), id)
 	w.tell("  %s is %s: %v", id, a.State, err)
 	w.oracle.follow()
@@ -319,7 +323,7 @@ func (o *operators) refund() {
 	w.tell("  refund %s: %s %v", it.ID, is.State, err)
 	if err == nil && !w.faults.dark {
 		if is.Reason == "" {
-			return // it had a refund that was stuck, and that one was tried again
+			w.violate("the refund of order %s was answered, and nobody asks for it", it.ID)
 		}
 		w.fire("refunded by operator")
 		if it.LateOf != "" {
@@ -365,6 +369,13 @@ func (o *operators) audit() {
 	}
 }
 
+// evenings are how time passes at the end, long enough for every sale to end.
+var (
+	longEvening = []time.Duration{0, time.Second, 10 * time.Second, time.Minute, 5 * time.Minute, 10 * time.Minute,
+		time.Hour, time.Hour, 2 * time.Hour, 7 * time.Hour, 7 * time.Hour, 7 * time.Hour}
+	shortEvening = []time.Duration{0, 10 * time.Second, 3 * time.Minute, 15 * time.Minute, 3 * time.Hour}
+)
+
 // rest ends the day: nobody misbehaves any more, every task runs until nothing
 // is left to do, and time passes. Then everything must be in its place.
 func (w *world) rest() {
@@ -378,13 +389,17 @@ func (w *world) rest() {
 	w.provider.closeShop()
 	w.stepped = 0
 	ctx := context.Background()
-	for _, by := range []time.Duration{0, time.Second, 10 * time.Second, time.Minute, 5 * time.Minute, 10 * time.Minute,
-		time.Hour, time.Hour, 2 * time.Hour, 7 * time.Hour, 7 * time.Hour, 7 * time.Hour} {
+	for _, by := range w.evening {
 		w.skipped += by
 		w.settleAll(ctx)
 		if w.violation != "" {
 			return
 		}
+	}
+	w.skipped += proof.Sweep // the auditor looks once more
+	w.settleAll(ctx)
+	if w.violation != "" {
+		return
 	}
 	w.oracle.atRest()
 }
@@ -404,6 +419,7 @@ func (w *world) settleAll(ctx context.Context) {
 		worked = w.run("relay", w.e.relay.Step) || worked
 		worked = w.run("keep", w.e.keeper.Step) || worked
 		worked = w.run("life", w.e.sales.Step) || worked
+		worked = w.run("prove", w.e.proofs.Step) || worked
 		w.compact()
 		w.redrive(ctx)
 		if !worked && w.violation == "" {
@@ -438,12 +454,14 @@ func (w *world) redrive(ctx context.Context) (any bool) {
 func (w *world) askAgain(ctx context.Context) (asked bool) {
 	w.oracle.readOrders()
 	for _, id := range slices.Sorted(maps.Keys(w.oracle.rows)) {
-		if !slices.ContainsFunc(w.oracle.rows[id].Money.Refunds, func(r order.Refund) bool { return r.State == order.RefundStuck }) {
-			continue
-		}
-		asked = true
-		if _, err := w.e.orders.Refund(ctx, id, ""); err != nil {
-			w.violate("a refund of order %s is stuck: %v", id, err)
+		for _, r := range w.oracle.rows[id].Money.Refunds {
+			if r.State != order.RefundStuck {
+				continue
+			}
+			asked = true
+			if _, err := w.e.orders.RetryRefund(ctx, id, r.ID); err != nil {
+				w.violate("refund %s of order %s is stuck: %v", r.ID, id, err)
+			}
 		}
 	}
 	return asked

@@ -23,6 +23,7 @@ type oracle struct {
 
 	entries  [][]byte // of the durable log, encoded; position i+1
 	books    map[stock.ActivityID]*book
+	closing  map[stock.ActivityID]bool        // an operator has asked to close it
 	replayed map[stock.ActivityID]*stock.Book // the same entries through stock.Book
 	watches  []*watch
 
@@ -33,15 +34,19 @@ type oracle struct {
 	told     map[string]stock.OrderID // capture ids of acknowledged callbacks
 	seen     map[string]bool          // things fired once
 
+	opened map[stock.ActivityID]uint64 // position of an activity's first entry
+	cut    map[stock.ActivityID]bool   // it was said that the log no longer reaches back to it
+	mayCut bool                        // the last trim had a reason to
+
 	delivered map[int64]event
 	lastOf    map[string]int64 // key → greatest message id delivered
 }
 
 func newOracle(w *world) *oracle {
 	return &oracle{
-		w: w, books: map[stock.ActivityID]*book{}, replayed: map[stock.ActivityID]*stock.Book{},
+		w: w, books: map[stock.ActivityID]*book{}, closing: map[stock.ActivityID]bool{}, replayed: map[stock.ActivityID]*stock.Book{},
 		deltas: map[string]bool{}, rows: map[stock.OrderID]order.Order{}, promised: map[stock.OrderID][]order.State{},
-		told: map[string]stock.OrderID{}, seen: map[string]bool{}, delivered: map[int64]event{}, lastOf: map[string]int64{},
+		opened: map[stock.ActivityID]uint64{}, cut: map[stock.ActivityID]bool{}, told: map[string]stock.OrderID{}, seen: map[string]bool{}, delivered: map[int64]event{}, lastOf: map[string]int64{},
 	}
 }
 
@@ -86,7 +91,9 @@ func (o *oracle) take(e stock.Entry) {
 		return
 	}
 	b := o.books[mine.Activity]
+	o.final(e)
 	if b == nil {
+		o.opened[mine.Activity] = e.Cursor.Position
 		o.books[mine.Activity] = open(o, mine)
 		o.replayed[mine.Activity], err = stock.Open(mine)
 	} else {
@@ -124,6 +131,7 @@ func (o *oracle) recovered() {
 	if first > 0 {
 		o.once("log trimmed", "")
 	}
+	o.unheard()
 	at := first
 	for e, err := range w.e.ledger.Tail(context.Background(), after(first)) {
 		if err != nil {
@@ -209,6 +217,7 @@ func (o *oracle) check(all bool) {
 	}
 	if all {
 		o.readOrders()
+		o.trails()
 	}
 }
 
@@ -225,6 +234,9 @@ type watch struct {
 func (o *oracle) watch(in *intent, lines []stock.Line, at stock.Millis) *watch {
 	x := &watch{in.activity, in.user, in.key, lines, at, nil}
 	x.judge(o.books[in.activity])
+	if o.books[in.activity] == nil && o.closing[in.activity] {
+		x.may = append(x.may, stock.ErrEnded) // closed before it had units
+	}
 	o.watches = append(o.watches, x)
 	return x
 }

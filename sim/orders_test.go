@@ -41,6 +41,7 @@ func (o *oracle) deliver(ctx context.Context, m outbox.Message) error {
 		w.violate("event %d of %s is delivered after event %d", m.ID, m.Key, o.lastOf[m.Key])
 	}
 	o.delivered[m.ID], o.lastOf[m.Key] = e, m.ID
+	w.film.delivered(e)
 	row, err := w.store.Get(ctx, e.Order)
 	if err != nil || row.Version < e.Version {
 		w.violate("event %d tells of version %d of order %s: %v, version %d", m.ID, e.Version, e.Order, err, row.Version)
@@ -226,6 +227,7 @@ func (o *oracle) atRest() {
 		if b := o.books[a.ID]; b != nil {
 			o.proved(a.ID, b)
 		}
+		o.over(a)
 	}
 	if w.violation != "" {
 		return

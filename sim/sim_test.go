@@ -117,7 +117,7 @@ func simulate(t *testing.T, template string, seed uint64, steps int, traced bool
 	}()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), log: slog.New(slog.DiscardHandler), begin: time.Now(),
-			path: path, disk: simdisk.New(), fired: map[string]int{}}
+			path: path, disk: simdisk.New(), fired: map[string]int{}, evening: longEvening, keepLog: keepLog(seed)}
 		if long(seed) {
 			w.tail = longTail
 		}

@@ -43,6 +43,11 @@ type world struct {
 	fired     map[string]int
 	violation string // the first one ends the run
 	quiet     bool   // nobody misbehaves: before and after the steps
+
+	film       *film           // of a run that is cut everywhere (cuts_test.go), else nil
+	snapshotAt uint64          // entries to a snapshot, 0 is the default
+	keepLog    int64           // bytes of log kept for trails
+	evening    []time.Duration // the pauses in which it comes to rest
 }
 
 // base is when every run begins.
@@ -103,7 +108,7 @@ func (w *world) actions() []action {
 		{8, "relay", w.relay},
 		{10, "keep", w.keep},
 		{4, "life", w.life},
-		{3, "compact", w.compact},
+		{3, "compact", func() { w.prove(); w.compact() }},
 		{16, "buy", w.shoppers.buy},
 		{6, "retry", w.shoppers.retry},
 		{2, "another body", w.shoppers.mismatch},
@@ -168,7 +173,7 @@ func (w *world) settle() {
 	}
 	patience := 40
 	if w.long() {
-		patience = 200 // until the segment is full too
+		patience = 1000 // until the segment is full too
 	}
 	if w.violation == "" && w.faults.full && w.chance(1, patience) {
 		w.tell("the disk has room again")
@@ -226,7 +231,7 @@ func (w *world) compact() {
 				return false, err
 			}
 		}
-		return w.e.ledger.Compact(ctx)
+		return w.trim(ctx)
 	}) {
 		w.fire("snapshot")
 	}

@@ -22,6 +22,9 @@ const (
 	AlarmDeadLetter    = "dead_letter"        // a message was given up; what follows in its order waits for it
 	AlarmUnresolved    = "payment_unresolved" // polls ended without an answer of the provider
 	AlarmProof         = "proof_violation"    // the auditor found that the books do not agree
+	AlarmTrail         = "trail_cut"          // the log went past its bound, and with it where an activity's units went
+	AlarmRefused       = "refused_by_book"    // a ledger accepted what was not there; it landed as refused
+	AlarmDisagreed     = "book_disagrees"     // a ledger settled or adjusted otherwise than its book
 )
 
 // Alarms counts by kind what a person should look at, and logs each one at
@@ -37,7 +40,8 @@ type Alarms struct {
 func NewAlarms(log *slog.Logger) *Alarms {
 	a := &Alarms{log: log, counts: make(map[string]uint64)}
 	for _, kind := range []string{AlarmLanding, AlarmFenced, AlarmSettlement, AlarmSecondCapture, AlarmWrongAmount,
-		AlarmWrongCurrency, AlarmRefundStuck, AlarmClockJump, AlarmDeadLetter, AlarmUnresolved, AlarmProof} {
+		AlarmWrongCurrency, AlarmRefundStuck, AlarmClockJump, AlarmDeadLetter, AlarmUnresolved, AlarmProof, AlarmTrail,
+		AlarmRefused, AlarmDisagreed} {
 		a.counts[kind] = 0
 	}
 	return a
@@ -58,6 +62,12 @@ func (a *Alarms) DeadLetter(m outbox.Message, reason string) {
 // Violation is for proof.NewWatch.
 func (a *Alarms) Violation(activity stock.ActivityID, violation string) {
 	a.raise(AlarmProof, "activity", activity, "violation", violation)
+}
+
+// TrailCut tells that the log, which starts behind a position now, has let go
+// the first entries of an activity without a final proof.
+func (a *Alarms) TrailCut(activity stock.ActivityID, start uint64) {
+	a.raise(AlarmTrail, "activity", activity, "log_starts_behind", start)
 }
 
 func (a *Alarms) raise(kind string, args ...any) {

@@ -44,7 +44,7 @@ func NewDesk(store Store, ledger lookups, cashier *Cashier, changed func() <-cha
 }
 
 // Get answers a shopper's order, or ErrNoSuchOrder. One that has not landed
-// has Version 0, no products, and is created.
+// has Version 0, no products, and is created, or refused when its ledger lost it.
 func (d *Desk) Get(ctx context.Context, user stock.UserID, id stock.OrderID) (Order, error) {
 	o, err := d.landed(ctx, user, id)
 	if !errors.Is(err, ErrNoSuchOrder) || o.ID != "" {
@@ -62,8 +62,16 @@ func (d *Desk) Get(ctx context.Context, user stock.UserID, id stock.OrderID) (Or
 	if err != nil {
 		return Order{}, fmt.Errorf("order %s: %w", id, err)
 	}
-	o.Version, o.State, o.PaidAt, o.CheckAt = 0, Created, 0, 0
+	o.Version, o.State, o.PaidAt, o.CheckAt = 0, unlanded(r.State), 0, 0
 	return o, nil
+}
+
+// unlanded is the state of an order of which there is only a reservation.
+func unlanded(s stock.State) State {
+	if s == stock.Refused {
+		return Refused
+	}
+	return Created
 }
 
 // tellLedger makes sure, before a shopper reads that an order has just been
@@ -113,14 +121,14 @@ func (d *Desk) Reservation(ctx context.Context, user stock.UserID, id stock.ID) 
 		d.tellLedger(ctx, found[0])
 		return reservationOf(found[0])
 	}
-	r, err := d.ledger.Lookup(ctx, stock.Ref{ID: id})
+	r, err := d.ledger.Lookup(ctx, stock.Ref{ID: id, User: user})
 	if err != nil {
 		return Reservation{}, fmt.Errorf("reservation %s: %w", id, err)
 	}
 	if r.User != user {
 		return Reservation{}, none
 	}
-	return Reservation{Reservation: r.Reservation, OrderState: Created}, nil
+	return Reservation{Reservation: r.Reservation, OrderState: unlanded(r.State)}, nil
 }
 
 // Pay starts a payment, or finds the open one, and answers where to pay. It
@@ -167,7 +175,11 @@ func (d *Desk) await(ctx context.Context, user stock.UserID, id stock.OrderID) e
 			return err
 		}
 		if !known { // an id that was never given out is not worth waiting for
-			if _, err := d.Get(ctx, user, id); err != nil {
+			o, err := d.Get(ctx, user, id)
+			if err == nil && o.State == Refused { // it will never land
+				err = fmt.Errorf("%w: it was refused", ErrState)
+			}
+			if err != nil {
 				return err
 			}
 			known = true
@@ -235,6 +247,16 @@ func (d *Desk) Refund(ctx context.Context, id stock.OrderID, reason string) (Ord
 	}
 	if o.LateOf != "" && o.Refunding() {
 		return d.cashier.follow(ctx, o, true)
+	}
+	return d.cashier.pursue(ctx, o)
+}
+
+// RetryRefund asks the provider once more for one refund that is stuck, and
+// leaves the order what it is.
+func (d *Desk) RetryRefund(ctx context.Context, id stock.OrderID, refund string) (Order, error) {
+	o, err := d.cashier.RetryRefund(ctx, id, refund)
+	if err != nil {
+		return Order{}, err
 	}
 	return d.cashier.pursue(ctx, o)
 }

@@ -18,9 +18,18 @@ type Landing struct {
 	LogID     stock.LogID
 	Snapshots *Snapshots
 	Landed    func([]Landed) // told after each commit, may be nil; must not block
-	Alarms    *Alarms
-	Logger    *slog.Logger
-	Now       func() time.Time
+	Token     uint64         // of a fence that was taken already; 0: the first step takes it
+	// Judge is for a ledger that has not the last word: stock.Book.Judge of the
+	// book that has, at the store's watermark. nil: every entry stands.
+	//
+	// What it refuses to reserve lands as a refused order; a settlement or
+	// adjustment that it answers otherwise is passed over; both raise an alarm.
+	// stock.ErrCorrupt ends landing before that entry. After an error the book
+	// may be ahead of the store: such a lander is done for, and so is its book.
+	Judge  func(stock.Entry) error
+	Alarms *Alarms
+	Logger *slog.Logger
+	Now    func() time.Time
 }
 
 // Lander turns the entries of one log into order rows. It takes the fence at
@@ -41,6 +50,7 @@ type Lander struct {
 	wait     time.Duration // of the next back-off
 	retry    time.Time     // no attempt before it
 	standing error         // what stopped the last attempt
+	over     bool          // its book is ahead of the store: it will not try again
 
 	mu      sync.Mutex
 	stats   LandingStats
@@ -57,7 +67,7 @@ const (
 
 // NewLander starts nothing; the caller runs Step.
 func NewLander(l Landing) *Lander {
-	return &Lander{Landing: l, offers: newOffers(l.Snapshots), pace: newPace(), changed: make(chan struct{})}
+	return &Lander{Landing: l, token: l.Token, offers: newOffers(l.Snapshots), pace: newPace(), changed: make(chan struct{})}
 }
 
 // Step lands what the log has, in batches, and says whether there was any.
@@ -67,10 +77,13 @@ func (l *Lander) Step(ctx context.Context) (worked bool, err error) {
 	if l.fenced() {
 		return false, ErrFenced
 	}
-	if l.Now().Before(l.retry) {
+	if l.over || l.Now().Before(l.retry) {
 		return false, l.standing
 	}
 	worked, err = l.land(ctx)
+	if err != nil && l.Judge != nil {
+		l.over, l.standing = true, err
+	}
 	switch {
 	case err == nil:
 		l.resumed()
@@ -157,6 +170,8 @@ type batch struct {
 	entries int
 	began   time.Time
 	oldest  stock.Millis
+	alarms  []alarm // of what the book would not have, once this has landed
+	refused int
 }
 
 func (l *Lander) begin() *batch {
@@ -166,8 +181,12 @@ func (l *Lander) begin() *batch {
 // take adds an entry. Only reserved entries become orders; the others have
 // done their work in the ledger, and just move the watermark.
 func (l *Lander) take(ctx context.Context, b *batch, e stock.Entry) error {
+	var landed Landed
 	if e.Kind == stock.EntryReserved {
 		o, events, err := fromReservation(e, l.offers.terms)
+		if err != nil && l.Judge != nil {
+			err = fmt.Errorf("%w: %w", stock.ErrCorrupt, err) // it was never promised to anybody
+		}
 		if err != nil {
 			return err
 		}
@@ -175,7 +194,15 @@ func (l *Lander) take(ctx context.Context, b *batch, e stock.Entry) error {
 			return fmt.Errorf("products of order %s: %w", o.ID, err)
 		}
 		o.Position.Log = l.LogID
-		b.Orders = append(b.Orders, Landed{Order: o, Events: events})
+		landed = Landed{Order: o, Events: events}
+	}
+	if l.Judge != nil {
+		if err := l.judge(b, e, &landed); err != nil {
+			return err
+		}
+	}
+	if e.Kind == stock.EntryReserved {
+		b.Orders = append(b.Orders, landed)
 	}
 	if b.entries == 0 {
 		b.oldest = entryTime(e)
@@ -183,6 +210,26 @@ func (l *Lander) take(ctx context.Context, b *batch, e stock.Entry) error {
 	b.entries++
 	b.To = e.Cursor
 	b.To.Log = l.LogID
+	return nil
+}
+
+// judge takes an entry to the book that has the last word.
+func (l *Lander) judge(b *batch, e stock.Entry, landed *Landed) error {
+	why := l.Judge(e)
+	switch {
+	case errors.Is(why, stock.ErrCorrupt):
+		return why
+	case why == nil:
+		if e.Kind == stock.EntryAdjusted || e.Kind == stock.EntryOpened {
+			b.Rules = append(b.Rules, e)
+		}
+	case e.Kind == stock.EntryReserved:
+		landed.refuse(why)
+		b.refused++
+		b.alarms = append(b.alarms, alarm{AlarmRefused, []any{"log", l.LogID, "reservation", e.Reservation.ID.String(), "why", why.Error()}})
+	default:
+		b.alarms = append(b.alarms, alarm{AlarmDisagreed, []any{"log", l.LogID, "epoch", e.Cursor.Epoch, "position", e.Cursor.Position, "why", why.Error()}})
+	}
 	return nil
 }
 
@@ -202,10 +249,15 @@ func (l *Lander) commit(ctx context.Context, b *batch) error {
 	l.mu.Lock()
 	l.stats.batch(len(b.Orders), l.pace.size, took, age(b.oldest, now))
 	l.stats.Landed = b.To
+	l.stats.Refused += uint64(b.refused)
+	l.stats.Disagreed += uint64(len(b.alarms) - b.refused)
 	l.waiting = 0
 	close(l.changed)
 	l.changed = make(chan struct{})
 	l.mu.Unlock()
+	for _, a := range b.alarms {
+		l.Alarms.raise(a.kind, a.args...)
+	}
 	if l.Landing.Landed != nil && len(b.Orders) > 0 {
 		l.Landing.Landed(b.Orders)
 	}

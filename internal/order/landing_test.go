@@ -243,7 +243,7 @@ func (w *slow) Land(ctx context.Context, b order.Batch) error {
 
 func TestBatchSize(t *testing.T) {
 	s := newShop(t, 10, 0)
-	w := &slow{Store: s.store, s: s}
+	w := &slow{Store: kept{s.store}, s: s} // how fast it is is for this test to say
 	l := order.NewLander(order.Landing{Store: w, Log: longTail(t, s, 12_000), LogID: logID, Snapshots: order.NewSnapshots(product),
 		Alarms: s.alarms, Now: s.now})
 	step := func(takes time.Duration) []int {
@@ -296,7 +296,7 @@ func longTail(t testing.TB, s *shop, n int) tail {
 // Entries share what is read of their terms only when it is the same: with more
 // offers than are remembered, and with products that cannot be found at first.
 func TestManyOffers(t *testing.T) {
-	const offers = 1500
+	const offers = 1100 // more than are remembered
 	s := newShop(t, 2*offers, 0)
 	missing := errors.New("the shelf is being moved")
 	var fails error

@@ -17,6 +17,8 @@ type LandingStats struct {
 	LastDelay time.Duration // age that the oldest entry of the last batch had when it landed
 	BatchSize int           // entries in a full batch at present
 	Orders    uint64        // rows offered to the store
+	Refused   uint64        // of those, what the book refused
+	Disagreed uint64        // settlements and adjustments that the book would answer otherwise
 	Batches   uint64
 	Failures  uint64 // attempts that ended in an error
 	LastBatch time.Duration

@@ -21,8 +21,9 @@ type reserves interface {
 // Late decides about money that arrived after its order was cancelled, where
 // the terms allow it to buy the same again: a new reservation at the original
 // quote under the key "late:<payment id>", whose order lands as paid. If the
-// ledger refuses, the money is given back. While the ledger cannot answer, the
-// same key is asked again, so that a reserve whose answer was lost is found.
+// ledger refuses, the money is given back. While the ledger cannot answer, or
+// answers what it may still lose, the same key is asked again, so that a reserve
+// whose answer was lost is found.
 type Late struct {
 	store  Store
 	ledger reserves
@@ -41,6 +42,7 @@ func NewLate(store Store, ledger reserves, newID func(stock.UserID) stock.OrderI
 var refusals = []error{
 	stock.ErrSoldOut, stock.ErrAllHeld, stock.ErrInsufficient, stock.ErrLimit,
 	stock.ErrEnded, stock.ErrNotOpen, stock.ErrNoSuchActivity, stock.ErrNoSuchSKU, stock.ErrInvalid,
+	errLost,
 }
 
 func refused(err error) bool {
@@ -72,7 +74,7 @@ func (l *Late) reserve(ctx context.Context, o Order, c Capture) (stock.Receipt, 
 	// The event of the cancellation may not be handled yet. What it would free
 	// is the buyer's own hold, which must not stand in the buyer's way.
 	outcome := stateOf(o.State, o.Reason, o.Terms.Restock)
-	_, err := l.ledger.Settle(ctx, stock.Settlement{ID: o.Reservation, Outcome: outcome, At: now})
+	_, err := l.ledger.Settle(ctx, stock.Settlement{ID: o.Reservation, User: o.User, Outcome: outcome, At: now})
 	if err != nil && !errors.Is(err, stock.ErrOutcome) && !errors.Is(err, stock.ErrNoSuchReservation) {
 		return stock.Receipt{}, fmt.Errorf("end reservation %s: %w", o.Reservation, err)
 	}
@@ -80,7 +82,7 @@ func (l *Late) reserve(ctx context.Context, o Order, c Capture) (stock.Receipt, 
 	if err != nil {
 		return stock.Receipt{}, err
 	}
-	return l.ledger.Reserve(ctx, stock.Request{
+	receipt, err := l.ledger.Reserve(ctx, stock.Request{
 		Activity:    o.Activity,
 		User:        o.User,
 		Key:         "late:" + c.Payment,
@@ -91,7 +93,21 @@ func (l *Late) reserve(ctx context.Context, o Order, c Capture) (stock.Receipt, 
 		Late:        c.Payment,
 		At:          now,
 	})
+	switch {
+	case err == nil && receipt.State == stock.Pending:
+		err = errPending
+	case err == nil && receipt.State == stock.Refused:
+		err = errLost
+	}
+	return receipt, err
 }
+
+// errPending: the ledger may still lose what it has accepted, so the money has
+// bought nothing yet. errLost: it has lost it, and says so.
+var (
+	errPending = errors.New("the reservation is not safe yet")
+	errLost    = errors.New("the reservation was refused after it was accepted")
+)
 
 // save writes the decision into the cancelled order, where its buyer sees it.
 func (l *Late) save(ctx context.Context, id stock.OrderID, capture string, receipt stock.Receipt, asked error) (Order, error) {
@@ -121,6 +137,8 @@ func (l *Late) save(ctx context.Context, id stock.OrderID, capture string, recei
 		l.log.Info("late payment bought the same again", "order", id, "new_order", receipt.Order, "capture", capture)
 	case refused(asked):
 		l.log.Info("late payment is given back", "order", id, "capture", capture, "why", asked)
+	case errors.Is(asked, errPending):
+		l.log.Debug("late payment waits for landing", "order", id, "capture", capture)
 	default:
 		l.log.Warn("late payment waits for the ledger", "order", id, "capture", capture, "error", asked)
 	}

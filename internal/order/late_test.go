@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"sluice/internal/lib/outbox"
 	"sluice/internal/order"
+	"sluice/internal/payment"
 	"sluice/internal/pricing"
 	"sluice/internal/stock"
 )
@@ -184,4 +186,25 @@ func TestLateThenRefunded(t *testing.T) {
 			t.Errorf("events %v", got)
 		}
 	}
+}
+
+// Late money that nobody is to decide about cannot be saved: whatever else is
+// changed of its order, somebody looks at it.
+func TestLateNeverForgotten(t *testing.T) {
+	s := newShop(t, 10, 0)
+	o := s.tooLate(pricing.RereserveOrRefund, true)
+	s.must(s.store.Update(t.Context(), o.ID, func(o *order.Order) ([]outbox.Message, error) {
+		o.Money.Captures[0].CheckAt, o.Money.Payments[0].CheckAt, o.CheckAt = 0, 0, 0 // as no code of ours leaves it
+		o.Money.Payments = append(o.Money.Payments, order.Payment{ID: string(o.ID) + "-2", State: order.PaymentStarted})
+		return nil, nil
+	}))
+	failed := status(t, o.ID, 2) // something else happens to it
+	failed.State = payment.Failed
+	_, err := s.cashier.Apply(t.Context(), o.ID, failed)
+	s.must(err)
+	s.keep()
+	if is := s.get(o.ID); is.ReplacedBy == "" {
+		t.Errorf("the money is forgotten: %+v", is.Money.Captures)
+	}
+	balanced(t, s.get(o.ID))
 }

@@ -301,7 +301,11 @@ func (o *Order) schedule(now, delay, rest stock.Millis) {
 	for _, r := range o.Money.Refunds {
 		due(r.CheckAt)
 	}
-	for _, c := range o.Money.Captures {
+	for i := range o.Money.Captures {
+		c := &o.Money.Captures[i]
+		if c.CheckAt == 0 && o.Money.undecided(c) { // a row from elsewhere: nobody would look at it
+			c.CheckAt = now
+		}
 		due(c.CheckAt)
 	}
 	due(o.Money.ChaseAt)

@@ -1,6 +1,7 @@
 package order_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -257,6 +258,47 @@ func TestPollsEndUnanswered(t *testing.T) {
 	s.wantAlarms(map[string]uint64{order.AlarmUnresolved: 1})
 }
 
+// forgetful is a provider that tells of so many captures only.
+type forgetful struct {
+	payment.Provider
+	captures int
+}
+
+func (f *forgetful) Query(ctx context.Context, id string) (payment.Status, error) {
+	st, err := f.Provider.Query(ctx, id)
+	st.Captures = st.Captures[:min(f.captures, len(st.Captures))]
+	return st, err
+}
+
+// A capture that a poll has found is looked at once more as well: the callback
+// of a second one may be lost too.
+func TestSecondCaptureAfterPolling(t *testing.T) {
+	s := newShop(t, 10, 0)
+	provider := &forgetful{Provider: s.client, captures: 1}
+	s.provider = provider
+	s.crash()
+	o := s.buy("ann", terms(1, "", false))
+	s.press(s.pay(o), "duplicate") // and none of its callbacks arrives
+	s.advance(2 * time.Second)
+	s.keep()
+	if o = s.get(o.ID); o.State != order.Paid || len(o.Money.Captures) != 1 {
+		t.Fatalf("after 2 s: %s, captures %+v", o.State, o.Money.Captures)
+	}
+	provider.captures = 2
+	s.advance(time.Minute)
+	s.keep()
+	o = s.get(o.ID)
+	if r := o.Money.Refunds; len(r) != 1 || r[0].State != order.RefundDone || r[0].Reason != "second_capture" {
+		t.Errorf("payments %+v, refunds %+v", o.Money.Payments, r)
+	}
+	s.wantAlarms(map[string]uint64{order.AlarmSecondCapture: 1})
+	s.advance(time.Hour)
+	s.keep()
+	if got := s.get(o.ID).CheckAt; got != 0 {
+		t.Errorf("still looked at, at %d", got)
+	}
+}
+
 func TestSecondCaptureByPolling(t *testing.T) {
 	s := newShop(t, 10, 0)
 	o := s.buy("ann", terms(1, "", false))
@@ -354,6 +396,61 @@ func TestRefundStuck(t *testing.T) {
 	s.wants(err, order.ErrState)
 }
 
+// An operator who refunds an order gets it refunded, also while another refund
+// of it is stuck; and that one can be tried again by itself.
+func TestRefundBesideStuck(t *testing.T) {
+	f := func(name string, do func(s *shop, id stock.OrderID, stuck string) (order.Order, error), state order.State, refunds string) {
+		t.Helper()
+		t.Run(name, func(t *testing.T) {
+			s := newShop(t, 10, 0)
+			provider := &refuser{Provider: s.client}
+			s.provider = provider
+			s.crash()
+			o := s.buy("ann", terms(1, "", false))
+			page := s.pay(o)
+			s.press(page, "duplicate")
+			provider.refuses = true
+			st, err := s.client.Query(t.Context(), string(o.ID)+"-1")
+			s.must(err)
+			_, err = s.cashier.Apply(t.Context(), o.ID, st)
+			s.must(err)
+			s.keep()
+			o = s.get(o.ID)
+			if r := o.Money.Refunds; len(r) != 1 || r[0].State != order.RefundStuck || o.State != order.Paid {
+				t.Fatalf("%s, refunds %+v", o.State, r)
+			}
+			provider.refuses = false
+			is, err := do(s, o.ID, o.Money.Refunds[0].ID)
+			s.must(err)
+			var got []string
+			for _, r := range is.Money.Refunds {
+				got = append(got, r.Reason+" "+string(r.State))
+			}
+			if is.State != state || strings.Join(got, ", ") != refunds {
+				t.Errorf("%s, refunds %q", is.State, got)
+			}
+			balanced(t, s.get(o.ID))
+		})
+	}
+	f("refund the order", func(s *shop, id stock.OrderID, _ string) (order.Order, error) {
+		return s.desk.Refund(t.Context(), id, "broken")
+	}, order.Refunded, "second_capture done, operator done")
+	f("retry the refund", func(s *shop, id stock.OrderID, stuck string) (order.Order, error) {
+		return s.desk.RetryRefund(t.Context(), id, stuck)
+	}, order.Paid, "second_capture done")
+	f("retry it twice", func(s *shop, id stock.OrderID, stuck string) (order.Order, error) {
+		_, err := s.desk.RetryRefund(t.Context(), id, stuck)
+		s.must(err)
+		return s.desk.RetryRefund(t.Context(), id, stuck)
+	}, order.Paid, "second_capture done")
+
+	s := newShop(t, 10, 0)
+	_, err := s.desk.RetryRefund(t.Context(), s.buy("ann", terms(1, "", false)).ID, "404-1-r1")
+	s.wants(err, order.ErrState)
+	_, err = s.desk.RetryRefund(t.Context(), "404", "404-1-r1")
+	s.wants(err, order.ErrNoSuchOrder)
+}
+
 // balanced checks the law of money: every captured minor unit pays an order,
 // is owed or given back, or is being decided about.
 func balanced(t interface{ Errorf(string, ...any) }, o order.Order) {
@@ -372,8 +469,12 @@ func balanced(t interface{ Errorf(string, ...any) }, o order.Order) {
 				}
 			}
 		}
-		if undecided := c.Late && pays == 0; !undecided && pays != 1 {
+		undecided := c.Late && pays == 0
+		if !undecided && pays != 1 {
 			t.Errorf("capture %s of order %s pays or is given back %d times", c.ID, o.ID, pays)
+		}
+		if undecided && (c.CheckAt == 0 || o.CheckAt == 0 || o.CheckAt > c.CheckAt) {
+			t.Errorf("nobody will decide about capture %s of order %s, due at %d of %d", c.ID, o.ID, c.CheckAt, o.CheckAt)
 		}
 	}
 	for currency, b := range o.Money.Balances() {

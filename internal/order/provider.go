@@ -207,7 +207,9 @@ func (o *Order) looked(id string, unknown, answered bool, now stock.Millis) []al
 	case p == nil || !p.watched():
 		return nil
 	case !p.open() && answered:
-		p.CheckAt = 0
+		if p.CheckAt <= now { // else this very look has found the capture, and there is one more
+			p.CheckAt = 0
+		}
 		return nil
 	}
 	p.Checks++

@@ -11,21 +11,22 @@ import (
 )
 
 // Refund asks for all money of a paid or fulfilled order to be given back; the
-// order is refunded once it has been. Asked again meanwhile or afterwards it
-// answers the order as it is, and refunds that are stuck are tried again,
-// whatever the order's state. ErrState when there is nothing to give back.
+// order is refunded once what paid it has been. Refunds that are stuck are tried
+// again with it, whatever the order's state. Asked again meanwhile or afterwards
+// it answers the order as it is. ErrState when there is nothing to give back.
 func (c *Cashier) Refund(ctx context.Context, id stock.OrderID, reason string) (Order, error) {
 	if reason == "" {
 		reason = ReasonOperator
 	}
 	o, err := c.edit(ctx, id, func(o *Order, now stock.Millis) ([]outbox.Message, []alarm, error) {
 		retried := o.retryStuck(now)
-		switch {
+		switch rest := (o.State == Paid || o.State == Fulfilled) && !o.Refunding(); {
+		case rest:
 		case retried:
 			return nil, nil, nil
 		case o.Refunding(), o.State == Refunded:
 			return nil, nil, errUnchanged
-		case o.State != Paid && o.State != Fulfilled:
+		default:
 			return nil, nil, fmt.Errorf("%w: it is %s", ErrState, o.State)
 		}
 		o.Reason = reason
@@ -46,13 +47,40 @@ func (c *Cashier) Refund(ctx context.Context, id stock.OrderID, reason string) (
 	return o, nil
 }
 
+// RetryRefund tries one refund again that is stuck, and nothing else: the order
+// stays what it is. One that is under way or done is no change; ErrState when
+// the order has no such refund.
+func (c *Cashier) RetryRefund(ctx context.Context, id stock.OrderID, refund string) (Order, error) {
+	o, err := c.edit(ctx, id, func(o *Order, now stock.Millis) ([]outbox.Message, []alarm, error) {
+		for i := range o.Money.Refunds {
+			if r := &o.Money.Refunds[i]; r.ID == refund {
+				if !r.retry(now) {
+					return nil, nil, errUnchanged
+				}
+				return nil, nil, nil
+			}
+		}
+		return nil, nil, fmt.Errorf("%w: it has no refund %.80q", ErrState, refund)
+	})
+	if err != nil {
+		return Order{}, fmt.Errorf("retry refund of order %s: %w", id, err)
+	}
+	return o, nil
+}
+
 func (o *Order) retryStuck(now stock.Millis) (any bool) {
 	for i := range o.Money.Refunds {
-		if r := &o.Money.Refunds[i]; r.State == RefundStuck {
-			r.State, r.Attempts, r.CheckAt, any = RefundRequested, 0, now, true
-		}
+		any = o.Money.Refunds[i].retry(now) || any
 	}
 	return any
+}
+
+func (r *Refund) retry(now stock.Millis) bool {
+	if r.State != RefundStuck {
+		return false
+	}
+	r.State, r.Attempts, r.CheckAt = RefundRequested, 0, now
+	return true
 }
 
 // pursue asks the provider for every refund of o that is due.

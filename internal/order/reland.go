@@ -101,10 +101,10 @@ func Resettle(ctx context.Context, ledger settles, o Order, at stock.Millis) err
 	if want == stock.Held || want == stock.Refused {
 		return fmt.Errorf("%w: an order that is %s ends no reservation", ErrState, o.State)
 	}
-	_, err := ledger.Settle(ctx, stock.Settlement{ID: o.Reservation, Outcome: want, At: at})
+	_, err := ledger.Settle(ctx, stock.Settlement{ID: o.Reservation, User: o.User, Outcome: want, At: at})
 	if want == stock.Returned && errors.Is(err, stock.ErrOutcome) { // perhaps held still
-		if _, err = ledger.Settle(ctx, stock.Settlement{ID: o.Reservation, Outcome: stock.Confirmed, At: at}); err == nil {
-			_, err = ledger.Settle(ctx, stock.Settlement{ID: o.Reservation, Outcome: want, At: at})
+		if _, err = ledger.Settle(ctx, stock.Settlement{ID: o.Reservation, User: o.User, Outcome: stock.Confirmed, At: at}); err == nil {
+			_, err = ledger.Settle(ctx, stock.Settlement{ID: o.Reservation, User: o.User, Outcome: want, At: at})
 		}
 	}
 	return err

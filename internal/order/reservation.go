@@ -81,6 +81,18 @@ func fromReservation(e stock.Entry, read func(raw []byte) (pricing.Terms, error)
 	return o, []outbox.Message{message(&o, TopicPaid, 1, r.At)}, nil
 }
 
+// refuse makes of an order what remains when the book would not have it: no
+// events, nothing to pay, nothing to look at again. If the book has another
+// reservation under its key, that one keeps the key.
+func (l *Landed) refuse(why error) {
+	o := &l.Order
+	o.State, o.Reason, o.PaidAt, o.CheckAt, o.ClosedAt = Refused, fmt.Sprintf("%.100v", why), 0, 0, o.CreatedAt
+	if errors.Is(why, stock.ErrMismatch) {
+		o.Key = fmt.Sprintf("refused:%d.%d", o.Reservation.Epoch, o.Reservation.Number)
+	}
+	l.Events = nil
+}
+
 // Reservation is what a shopper sees of one: its State is as it is now, by
 // whoever has the last word (the ledger until landing, the order after it).
 type Reservation struct {
@@ -95,24 +107,26 @@ func reservationOf(o Order) (Reservation, error) {
 	if err != nil {
 		return Reservation{}, fmt.Errorf("terms of order %s: %w", o.ID, err)
 	}
-	return Reservation{
-		Reservation: stock.Reservation{
-			ID:          o.Reservation,
-			User:        o.User,
-			Key:         o.Key,
-			Fingerprint: o.Fingerprint,
-			Order:       o.ID,
-			Lines:       linesOf(o.Terms),
-			Claims:      o.Claims,
-			Terms:       terms,
-			Late:        o.LateOf,
-			State:       stateOf(o.State, o.Reason, o.Terms.Restock),
-			At:          o.CreatedAt,
-			Expires:     o.ExpiresAt,
-		},
-		OrderState: o.State,
-		Landed:     true,
-	}, nil
+	return Reservation{Reservation: ReservationOf(&o, terms), OrderState: o.State, Landed: true}, nil
+}
+
+// ReservationOf is the reservation of a landed order in its present state;
+// terms are the order's as JSON.
+func ReservationOf(o *Order, terms []byte) stock.Reservation {
+	return stock.Reservation{
+		ID:          o.Reservation,
+		User:        o.User,
+		Key:         o.Key,
+		Fingerprint: o.Fingerprint,
+		Order:       o.ID,
+		Lines:       linesOf(o.Terms),
+		Claims:      o.Claims,
+		Terms:       terms,
+		Late:        o.LateOf,
+		State:       stateOf(o.State, o.Reason, o.Terms.Restock),
+		At:          o.CreatedAt,
+		Expires:     o.ExpiresAt,
+	}
 }
 
 // linesOf: FromReservation has made sure that the quote's lines are the

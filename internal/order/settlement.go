@@ -79,7 +79,7 @@ func (s *Settler) Settle(ctx context.Context, m outbox.Message) error {
 	default:
 		return fmt.Errorf("event %d of %s: %s says state %q", m.ID, m.Key, m.Topic, e.State)
 	}
-	if err := s.end(ctx, e.Order, id, asked); err != nil {
+	if err := s.end(ctx, e.User, e.Order, id, asked); err != nil {
 		err = fmt.Errorf("settle %s of order %s as %s: %w", id, e.Order, asked, err)
 		if !hopeless(err) {
 			err = fmt.Errorf("%w: %w", outbox.ErrAway, err)
@@ -97,8 +97,8 @@ func hopeless(err error) bool {
 }
 
 // end settles one reservation; a contradiction is noted and no error.
-func (s *Settler) end(ctx context.Context, order stock.OrderID, id stock.ID, asked stock.Outcome) error {
-	stands, err := s.ledger.Settle(ctx, stock.Settlement{ID: id, Outcome: asked, At: stock.MillisOf(s.now())})
+func (s *Settler) end(ctx context.Context, user stock.UserID, order stock.OrderID, id stock.ID, asked stock.Outcome) error {
+	stands, err := s.ledger.Settle(ctx, stock.Settlement{ID: id, User: user, Outcome: asked, At: stock.MillisOf(s.now())})
 	if errors.Is(err, stock.ErrOutcome) {
 		s.violated(Violation{order, id, asked, stands, stock.MillisOf(s.now())})
 		return nil
@@ -127,7 +127,7 @@ func (s *Settler) hasten(ctx context.Context, o Order) {
 	}
 	call, cancel := context.WithTimeout(ctx, hastenWait)
 	defer cancel()
-	err := s.end(call, o.ID, o.Reservation, stateOf(o.State, o.Reason, o.Terms.Restock))
+	err := s.end(call, o.User, o.ID, o.Reservation, stateOf(o.State, o.Reason, o.Terms.Restock))
 	if err == nil || ctx.Err() != nil {
 		return
 	}

@@ -162,20 +162,21 @@ func TestLedgerAway(t *testing.T) {
 		s := newShop(t, 1, 0)
 		o := s.buy("ann", terms(1, pricing.RereserveOrRefund, false))
 		relay := s.relay(outbox.Options{Buried: s.alarms.DeadLetter}, outbox.Named{Name: "ledger", Handle: s.settler.Settle})
-		step := func(d time.Duration) {
+		step := func(d, every time.Duration) {
 			t.Helper()
-			for range int(d / time.Second) {
+			for range int(d / every) {
 				_, err := relay.Step(t.Context())
 				s.must(err)
-				s.advance(time.Second)
+				s.advance(every)
 			}
 		}
 		s.ledger.fail(away, nil)
 		_, err := s.desk.Cancel(t.Context(), "ann", o.ID)
 		s.must(err)
-		step(30 * time.Minute)
+		step(20*time.Second, time.Second)
+		step(30*time.Minute, 20*time.Second) // it tries about every half minute by now
 		s.ledger.fail(nil, nil)
-		step(31 * time.Second)
+		step(31*time.Second, time.Second)
 		if c := s.ledger.count(); c.Held != 0 {
 			dead, err := s.store.Dead(t.Context(), 0, 10)
 			s.must(err)
@@ -238,8 +239,8 @@ func TestLateRefundStuck(t *testing.T) {
 	s.crash()
 	_, err := s.desk.Refund(t.Context(), late.ID, "recalled")
 	s.must(err)
-	for range 1800 {
-		s.advance(2 * time.Second)
+	for range 240 {
+		s.advance(15 * time.Second)
 		s.keep()
 	}
 	if got := s.get(late.ID); got.State != order.Paid || got.Version > late.Version+25 || got.CheckAt == 0 {

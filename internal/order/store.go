@@ -29,6 +29,25 @@ type Store interface {
 	List(ctx context.Context, q Query) ([]Order, error)
 }
 
+// Buckets is what a store keeps besides, so that a bucket can be rebuilt whose
+// engine has lost it.
+type Buckets interface {
+	// Kept reads everything of a bucket's log, at one moment; all of it is zero
+	// before its opening has landed. Not the log of a bucket: stock.ErrInvalid.
+	Kept(ctx context.Context, log stock.LogID) (Kept, error)
+	// Adjusted says whether an adjustment has landed in a log.
+	Adjusted(ctx context.Context, log stock.LogID, id string) (bool, error)
+	// Retired says whether a log is over: see Batch.
+	Retired(ctx context.Context, log stock.LogID) (bool, error)
+}
+
+// Kept is a bucket as the store has it: what stock.Restore makes a book of.
+type Kept struct {
+	Watermark    stock.Cursor
+	Rules        []stock.Entry       // opened and adjusted, in the order of the log
+	Reservations []stock.Reservation // as they stand now, refused ones too, oldest first; equal terms are shared
+}
+
 // Batch is a run of log entries as orders. It moves the watermark From → To
 // even when it holds no order.
 type Batch struct {
@@ -37,6 +56,11 @@ type Batch struct {
 	From   stock.Cursor
 	To     stock.Cursor
 	Orders []Landed
+	// Rules are the opened and adjusted entries that are to be kept. One whose
+	// adjustment is kept already is no change.
+	Rules []stock.Entry
+	// Retired notes that this log is over and nobody need open its bucket again.
+	Retired bool
 }
 
 // Landed is one order and the events of its landing.

@@ -11,6 +11,7 @@ import (
 
 	"sluice/internal/lib/outbox"
 	"sluice/internal/order"
+	"sluice/internal/payment"
 	"sluice/internal/pricing"
 	"sluice/internal/stock"
 )
@@ -243,19 +244,44 @@ func TestClockJump(t *testing.T) {
 	}
 }
 
-// race lets a payment and a time-out of the same order meet. The payment
-// arrives a number of reads later, so that over the rounds either may win.
-func (s *shop) race(reads int, timeout func(order.Order)) order.Order {
+// signal is a provider that says when it is asked about one payment, or when it
+// has answered: the moments between which a time-out makes up its mind.
+type signal struct {
+	payment.Provider
+	payment string
+	before  bool // it says when it is asked
+	reads   int  // of the store, until who waits has heard it
+	reached chan struct{}
+}
+
+func (g *signal) Query(ctx context.Context, id string) (payment.Status, error) {
+	if id == g.payment && g.before {
+		close(g.reached)
+	}
+	st, err := g.Provider.Query(ctx, id)
+	if id == g.payment && !g.before {
+		close(g.reached)
+	}
+	return st, err
+}
+
+// race lets a payment and a time-out of the same order meet. after makes the
+// payment wait for the time-out to come so far; nil starts both at once.
+func (s *shop) race(after *signal, timeout func(order.Order)) order.Order {
 	s.t.Helper()
 	o := s.buy(stock.UserID("u"+s.newID("")), terms(1, pricing.AlwaysRefund, false))
 	s.pay(o)
 	s.advance(time.Minute)
+	if after != nil {
+		after.payment, after.reached = string(o.ID)+"-1", make(chan struct{})
+	}
 	var both sync.WaitGroup
 	both.Go(func() { timeout(o) })
 	both.Go(func() {
-		for range reads {
-			if _, err := s.client.Query(s.t.Context(), string(o.ID)+"-1"); err != nil {
-				s.t.Error(err)
+		if after != nil {
+			<-after.reached
+			for range after.reads {
+				s.get(o.ID)
 			}
 		}
 		if _, err := s.cashier.Apply(s.t.Context(), o.ID, status(s.t, o.ID, 1, "c"+string(o.ID)+" 5900 EUR")); err != nil {
@@ -268,17 +294,25 @@ func (s *shop) race(reads int, timeout func(order.Order)) order.Order {
 
 func TestTimeoutRacesPayment(t *testing.T) {
 	const shops = 4
-	rounds := 250
-	if testing.Short() {
-		rounds = 25 // the race detector makes the store slow
-	}
+	const rounds = raceRounds
 	for n := range shops {
 		t.Run(fmt.Sprint("shop ", n), func(t *testing.T) {
 			t.Parallel()
 			s := newShop(t, rounds, 0)
+			provider := &signal{Provider: s.client}
+			s.provider = provider
+			s.crash()
 			won := map[order.State]int{}
 			for i := range rounds {
-				o := s.race(i%10, func(order.Order) {
+				after := provider
+				if i%4 == 0 {
+					after.payment, after = "", nil
+				}
+				provider.before, provider.reads = i%4 == 1, 0
+				if i%4 == 3 {
+					provider.reads = i % 20
+				}
+				o := s.race(after, func(order.Order) {
 					if _, err := s.keeper.Step(t.Context()); err != nil {
 						t.Error(err)
 					}
@@ -315,7 +349,7 @@ func TestTimeoutWithoutGuard(t *testing.T) {
 	s := newShop(t, rounds, 0)
 	both := 0
 	for range rounds {
-		s.race(0, func(o order.Order) {
+		s.race(nil, func(o order.Order) {
 			read := s.get(o.ID)
 			if read.State != order.Created {
 				return

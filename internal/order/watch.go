@@ -83,6 +83,18 @@ func (w *Watchers) Subscribe(id stock.ID) (changes <-chan Change, stop func(), e
 	return newest, stop, err
 }
 
+// Of lists the reservations of a bucket that are watched now, in no order.
+func (w *Watchers) Of(p stock.Place) (ids []stock.ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id := range w.by {
+		if id.Activity == p.Activity && id.Bucket == p.Bucket {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // Count is how many are watching.
 func (w *Watchers) Count() int {
 	w.mu.Lock()

@@ -2,7 +2,8 @@
 // orders, money) and says whether they agree, on demand and as a task
 // (watch.go). It also answers from the log where each unit went (trail.go).
 // None of that changes anything; a repair (repair.go) is an ordinary operation
-// of the engine, asked for by an operator, and never a count written over.
+// of the engine, asked for by an operator, and never a count written over. When
+// an activity is over, its last report is kept (final.go).
 //
 // The comparison is made at one log position, so that work in flight is never
 // taken for a fault: one store transaction reads the landing watermark and the
@@ -15,7 +16,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"sync"
 	"time"
 
@@ -34,44 +34,12 @@ type orders interface {
 	Dead(ctx context.Context, after int64, limit int) ([]outbox.Message, error)
 }
 
-// ledger answers what stands now, and how it stood at a log position.
+// ledger answers what stands now, and how it came to that.
 type ledger interface {
-	Tail(ctx context.Context, after stock.Cursor) iter.Seq2[stock.Entry, error]
-	Replica(ctx context.Context, upTo stock.Cursor) (map[stock.ActivityID]*stock.Book, error)
+	history
+	counter
 	Lookup(ctx context.Context, ref stock.Ref) (stock.Receipt, error)
 }
-
-// Report is the outcome of one audit.
-type Report struct {
-	Activity   stock.ActivityID    `json:"activity"`
-	Position   Position            `json:"position"`
-	OK         bool                `json:"ok"`
-	Violations []string            `json:"violations"`       // at most MaxViolations
-	Found      int                 `json:"found"`            // violations in all
-	Drifts     []Drift             `json:"drifts,omitempty"` // those that a repair is known for, at most MaxViolations
-	Ledger     []stock.Count       `json:"ledger"`
-	Orders     map[order.State]int `json:"orders"`
-	Payments   Payments            `json:"payments"`
-	CheckedAt  time.Time           `json:"checked_at"`
-}
-
-// Position is the place in the log at which the books were compared.
-type Position struct {
-	Log      stock.LogID `json:"log"`
-	Epoch    uint32      `json:"epoch"`
-	Position uint64      `json:"position"`
-}
-
-// Payments are sums over all orders in minor units: what came in, what went
-// back, and what came in without paying for anything and is still to go back.
-type Payments struct {
-	Captured int64 `json:"captured"`
-	Refunded int64 `json:"refunded"`
-	Owed     int64 `json:"owed"`
-}
-
-// MaxViolations bounds the sentences of a report.
-const MaxViolations = 100
 
 // Auditor compares on demand, one activity at a time. Safe for concurrent use.
 type Auditor struct {
@@ -124,6 +92,7 @@ func (a *Auditor) audit(ctx context.Context, activity stock.ActivityID) (Report,
 			r, err := a.ledger.Lookup(ctx, stock.Ref{ID: id})
 			return r.State, err
 		})
+		c.withinLimits(a.standing.limits[activity])
 	case len(c.orders) > 0:
 		c.violated("%d orders of an activity that the ledger does not know", len(c.orders))
 	default:
@@ -131,11 +100,12 @@ func (a *Auditor) audit(ctx context.Context, activity stock.ActivityID) (Report,
 	}
 	c.followMoney(func(user stock.UserID, id stock.OrderID) bool {
 		_, err := a.ledger.Lookup(ctx, stock.Ref{Activity: activity, User: user, Order: id})
-		return err == nil
+		return !errors.Is(err, stock.ErrNoSuchReservation) // a ledger that cannot be asked denies nothing
 	})
 	c.report.Position = Position{a.log, mark.Epoch, mark.Position}
 	c.report.CheckedAt = a.now().UTC().Truncate(time.Millisecond)
 	c.report.OK = c.report.Found == 0
+	c.report.Final = c.report.OK && !c.moving && len(undelivered) == 0 && a.over(ctx, books[activity], mark)
 	return c.report, c.drifts, nil
 }
 
@@ -181,6 +151,7 @@ type comparison struct {
 	moved    map[string]move          // late payment id → where its money went
 	deciding map[string]bool          // late payment ids whose money is still being decided about
 	lateOf   map[string]stock.OrderID // late payment id → the order that says it was paid by it
+	moving   bool                     // an order waits for money, or its money is on its way back
 }
 
 // move is late money of one order that pays another.
@@ -234,6 +205,7 @@ func (c *comparison) take(o order.Order) {
 	}
 	c.orders[o.Reservation.Number] = row{o.ID, o.User, o.State, o.Reason, o.Reservation, units, o.Terms.Restock, o.LateOf, o.Terms.Money()}
 	c.byID[o.ID] = o.Reservation.Number
+	c.moving = c.moving || o.State == order.Created || o.Refunding()
 	c.money(o)
 }
 
@@ -243,6 +215,7 @@ func (c *comparison) money(o order.Order) {
 	refunded, asked := map[string]bool{}, map[string]bool{}
 	for _, r := range o.Money.Refunds {
 		asked[r.Capture] = true
+		c.moving = c.moving || r.State != order.RefundDone
 		if r.State == order.RefundDone {
 			c.report.Payments.Refunded += r.Amount.Amount
 			if refunded[r.Capture] {
@@ -263,6 +236,7 @@ func (c *comparison) money(o order.Order) {
 		case m.Pays != "":
 			c.moved[m.Payment] = move{o.ID, m.Pays, o.User, m.Amount}
 		case !refunded[m.ID]:
+			c.moving = true
 			c.report.Payments.Owed += m.Amount.Amount
 			c.deciding[m.Payment] = m.Late
 			if !m.Late && !asked[m.ID] {
@@ -323,6 +297,15 @@ func (c *comparison) compare(book *stock.Book, now func(stock.ID) (stock.State, 
 	if seen != len(c.orders) {
 		c.violated("%d orders have no reservation in the ledger", len(c.orders)-seen)
 	}
+}
+
+// withinLimits takes over what was found while the entries were replayed.
+func (c *comparison) withinLimits(l *limits) {
+	for _, sentence := range l.sentences {
+		c.violated("%s", sentence)
+	}
+	c.report.Found += l.found - len(l.sentences)
+	c.report.LimitsFrom = l.since
 }
 
 // followMoney checks late money from both ends: what left one order for

@@ -13,7 +13,7 @@ import (
 	"sluice/internal/stock/stocktest"
 )
 
-// counted tells how often a replica was made anew.
+// counted tells how often a replica was asked of the ledger's snapshots.
 type counted struct {
 	*walstock.Ledger
 	anew   int
@@ -38,7 +38,7 @@ func (c *counted) Tail(ctx context.Context, after stock.Cursor) iter.Seq2[stock.
 	}
 }
 
-func newLedger(t *testing.T, o walstock.Options) *counted {
+func newLedger(t testing.TB, o walstock.Options) *counted {
 	t.Helper()
 	o.Log = slog.New(slog.DiscardHandler)
 	l, err := walstock.Open(t.TempDir(), o)
@@ -125,18 +125,16 @@ func TestReplicaAdvances(t *testing.T) {
 			check(mark)
 		}
 	}
-	if l.anew != 1 {
-		t.Errorf("made anew %d times, though the log was whole", l.anew)
-	}
 	mark := l.Head()
 	mark.Position -= 10
-	check(mark) // backwards
-	if l.anew != 2 {
-		t.Errorf("made anew %d times after a step backwards", l.anew)
+	check(mark) // backwards: from the first entry again
+	if l.anew != 0 {
+		t.Errorf("snapshots were read %d times, though the log was whole", l.anew)
 	}
 }
 
-// Where the log is gone, or does not follow, the replica is made anew.
+// Where the log is gone, or does not follow, the replica comes from snapshots,
+// but for activities whose first entry is in the log still.
 func TestReplicaIsMadeAnew(t *testing.T) {
 	l := newLedger(t, walstock.Options{SegmentSize: 1 << 17, SnapshotAt: 50})
 	r := replica{ledger: l}
@@ -148,11 +146,11 @@ func TestReplicaIsMadeAnew(t *testing.T) {
 		}
 		fresh, err := l.Ledger.Replica(t.Context(), l.Head())
 		if err != nil || !maps.Equal(hashes(books), hashes(fresh)) || l.anew != anew {
-			t.Fatalf("another state, or made anew %d times, want %d (%v)", l.anew, anew, err)
+			t.Fatalf("another state, or snapshots read %d times, want %d (%v)", l.anew, anew, err)
 		}
 	}
 	work(t, l, 0)
-	advance(1)
+	advance(0)
 	truncated := func() bool {
 		for _, err := range l.Ledger.Tail(t.Context(), r.at) {
 			return err != nil
@@ -171,11 +169,46 @@ func TestReplicaIsMadeAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	advance(2)
+	advance(1)
+	if since := r.limits["a"].since; since != r.at.Position {
+		t.Errorf("a was not seen before %d, limits are said to be held from %d on", r.at.Position, since)
+	}
+	if err := l.Open(t.Context(), stocktest.Allocation("c", 10, 0)); err != nil {
+		t.Fatal(err)
+	}
 	work(t, l, 1000)
-	l.broken = func(e stock.Entry) stock.Entry { e.Sequence++; return e }
-	advance(3)
+	l.broken = func(e stock.Entry) stock.Entry {
+		if e.Activity != "c" {
+			e.Sequence++
+		}
+		return e
+	}
+	advance(2)
+	if since := r.limits["c"].since; since != 0 {
+		t.Errorf("all of c is in the log, limits are said to be held from %d on", since)
+	}
 	l.broken = nil
 	work(t, l, 1001)
-	advance(3)
+	advance(2)
+}
+
+// A replica whose making was cut short goes on where it was.
+func TestReplicaGoesOn(t *testing.T) {
+	l := newLedger(t, walstock.Options{})
+	work(t, l, 0)
+	r := replica{ledger: l}
+	ctx, cancel := context.WithCancel(t.Context())
+	read := 0
+	l.broken = func(e stock.Entry) stock.Entry {
+		if read++; read == 20 {
+			cancel()
+		}
+		return e
+	}
+	if _, err := r.advance(ctx, l.Head()); err == nil || r.at.Position < 19 {
+		t.Fatalf("cut short: %v at %d", err, r.at.Position)
+	}
+	if _, err := r.advance(t.Context(), l.Head()); err != nil || read > int(l.Head().Position)+2 || l.anew != 0 {
+		t.Errorf("%v; %d entries were read of %d", err, read, l.Head().Position)
+	}
 }

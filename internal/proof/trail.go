@@ -19,10 +19,12 @@ const MaxUnitsPage = 1000
 // is for people, one question at a time; the units of the activity asked about
 // last are kept, and a further page costs only what was logged since. Where the
 // log no longer reaches back to its beginning it says so (stock.ErrTruncated):
-// numbers that cannot be derived are not invented. Safe for concurrent use.
+// numbers that cannot be derived are not invented. That is so once an activity's
+// final proof is written, which is shown instead. Safe for concurrent use.
 type Trail struct {
-	ledger ledger
-	origin stock.Cursor
+	ledger  ledger
+	origin  stock.Cursor
+	archive archive // nil: none
 
 	mu    sync.Mutex
 	of    stock.ActivityID
@@ -33,6 +35,35 @@ type Trail struct {
 // NewTrail reads one log.
 func NewTrail(l ledger, log stock.LogID) *Trail {
 	return &Trail{ledger: l, origin: stock.Cursor{Log: log}}
+}
+
+// Beside is a trail of the same log that shows final proofs.
+func (t *Trail) Beside(kept archive) *Trail {
+	return &Trail{ledger: t.ledger, origin: t.origin, archive: kept}
+}
+
+// proved is the place of an activity's final proof, nil if none is kept.
+func (t *Trail) proved(ctx context.Context, activity stock.ActivityID) (*Proved, error) {
+	if t.archive == nil {
+		return nil, nil
+	}
+	r, err := Beside(ctx, t.archive, Report{Activity: activity})
+	return r.Proved, err
+}
+
+// explain adds to the news that the log has been cut what there is instead.
+func (t *Trail) explain(ctx context.Context, activity stock.ActivityID, err error) error {
+	if !errors.Is(err, stock.ErrTruncated) {
+		return err
+	}
+	p, failed := t.proved(ctx, activity)
+	switch {
+	case failed != nil:
+		return errors.Join(err, failed)
+	case p != nil:
+		return fmt.Errorf("%w; its final proof was taken at position %d on %s", err, p.Position.Position, p.At.Format(time.RFC3339))
+	}
+	return err
 }
 
 // Units is a page of the units of one SKU.
@@ -57,7 +88,7 @@ func (t *Trail) Units(ctx context.Context, activity stock.ActivityID, sku stock.
 	at, err := t.read(ctx, t.at, activity, t.units)
 	if err != nil {
 		t.units = nil
-		return Units{}, err
+		return Units{}, t.explain(ctx, activity, err)
 	}
 	t.at = at
 	return t.page(t.units, activity, sku, at, from, limit)
@@ -76,7 +107,7 @@ func (t *Trail) Unit(ctx context.Context, activity stock.ActivityID, sku stock.S
 	}
 	at, err := t.read(ctx, t.origin, activity, all)
 	if err != nil {
-		return Units{}, err
+		return Units{}, t.explain(ctx, activity, err)
 	}
 	page, err := t.page(all, activity, sku, at, number, 1)
 	page.Next, page.History = 0, history
@@ -141,6 +172,7 @@ type UserTrail struct {
 	User         stock.UserID      `json:"user"`
 	Complete     bool              `json:"complete"` // false: the log no longer reaches back, and when reservations were settled is not known
 	Reservations []UserReservation `json:"reservations" nullable:"false"`
+	Proved       *Proved           `json:"proved,omitempty"` // the final proof, when the trail is not complete
 }
 
 // UserReservation is one reservation and how it ended.
@@ -198,6 +230,9 @@ func (t *Trail) standing(ctx context.Context, trail UserTrail) (UserTrail, error
 		return UserTrail{}, fmt.Errorf("trail: %w", err)
 	}
 	trail.Complete = false
+	if trail.Proved, err = t.proved(ctx, trail.Activity); err != nil {
+		return UserTrail{}, err
+	}
 	if book := books[trail.Activity]; book != nil {
 		book.Reservations(func(r *stock.Reservation) bool {
 			if r.User == trail.User {

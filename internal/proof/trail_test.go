@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
+	"time"
 
 	"sluice/internal/backend/walstock"
 	"sluice/internal/stock"
@@ -189,5 +191,60 @@ func TestTrailOfATruncatedLog(t *testing.T) {
 	now, err := trail.User(t.Context(), "a", "u0")
 	if err != nil || now.Complete || len(now.Reservations) != rounds || now.Reservations[0].State != "confirmed" {
 		t.Errorf("%+v, %v; want %d reservations", now, err, rounds)
+	}
+}
+
+// shelved keeps one final proof.
+type shelved struct{ r Report }
+
+func (s shelved) Proof(_ context.Context, activity stock.ActivityID) (Report, bool, error) {
+	return s.r, s.r.Activity == activity, nil
+}
+
+func (s shelved) SaveProof(context.Context, Report) error { return nil }
+
+// The trail of a long sale is complete until it is proved, however many
+// snapshots were taken; then the proof is shown in its place.
+func TestTrailUntilProved(t *testing.T) {
+	l := newLedger(t, walstock.Options{SegmentSize: 1 << 17, SnapshotAt: 50, KeepLog: 1 << 30})
+	kept := shelved{Report{Activity: "a", Position: Position{"wal", 1, 77}, CheckedAt: time.Date(2027, 5, 1, 12, 0, 0, 0, time.UTC)}}
+	trail := NewTrail(l, walstock.LogID).Beside(kept)
+	compact := func() {
+		t.Helper()
+		if err := l.Trim(t.Context(), l.Head()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Compact(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const rounds = 60
+	for round := range rounds {
+		work(t, l, round)
+		compact()
+	}
+	if l.LogSize() < 3<<17 {
+		t.Fatalf("the log has only %d bytes", l.LogSize())
+	}
+	if page, err := trail.Unit(t.Context(), "a", "", 1); err != nil || page.History[0].Event != "allocated" || len(page.History) < 3 {
+		t.Errorf("%+v, %v", page, err)
+	}
+	if u, err := trail.User(t.Context(), "b", "u0"); err != nil || !u.Complete || len(u.Reservations) != rounds || u.Proved != nil {
+		t.Errorf("%+v, %v", u, err)
+	}
+	l.Release("a", "b")
+	compact()
+	const want = "its final proof was taken at position 77 on 2027-05-01T12:00:00Z"
+	if _, err := trail.Units(t.Context(), "a", "", 1, 10); !errors.Is(err, stock.ErrTruncated) || !strings.Contains(err.Error(), want) {
+		t.Errorf("units: %v", err)
+	}
+	if _, err := trail.Unit(t.Context(), "a", "", 1); !errors.Is(err, stock.ErrTruncated) || !strings.Contains(err.Error(), want) {
+		t.Errorf("unit: %v", err)
+	}
+	if _, err := trail.Units(t.Context(), "b", "", 1, 10); !errors.Is(err, stock.ErrTruncated) || strings.Contains(err.Error(), "proof") {
+		t.Errorf("units of b: %v", err)
+	}
+	if u, err := trail.User(t.Context(), "a", "u0"); err != nil || u.Complete || u.Proved == nil || u.Proved.Position.Position != 77 {
+		t.Errorf("%+v, %v", u, err)
 	}
 }

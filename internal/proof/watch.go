@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -24,6 +25,11 @@ const (
 	// Sweep is how often an activity is audited in which nothing has moved as
 	// far as its ledger tells: rows can change without leaving a trace there.
 	Sweep = time.Minute
+	// ProvedSweep is that of an activity whose final proof is written, and
+	// ProvedKept for how long it is looked after still: a payment is asked about
+	// for 7 days, and a refund may be made later.
+	ProvedSweep = time.Hour
+	ProvedKept  = 30 * 24 * time.Hour
 	// share bounds the cost: after an audit that took t there is none for
 	// (share-1) × t, so that all of them together take 1/share of a core.
 	share = 10
@@ -31,16 +37,29 @@ const (
 	maxKnown = 10 * MaxViolations
 )
 
-// Watch audits the activities in turn, keeps the newest report of each, and
-// raises an alarm once for each new violation. Step belongs to one goroutine;
-// Reports is safe for concurrent use.
-type Watch struct {
-	auditor    *Auditor
-	activities func(context.Context) ([]stock.ActivityID, error)
-	ledger     counter
-	alarm      func(stock.ActivityID, string)
-	now        func() time.Time
+// Subject is an activity to audit.
+type Subject struct {
+	Activity stock.ActivityID
+	Closed   bool // for good
+	Proved   bool // its final proof is kept
+}
 
+// Watching is what a Watch works with; all fields are needed.
+type Watching struct {
+	Auditor  *Auditor
+	Subjects func(context.Context) ([]Subject, error) // whom to audit
+	Ledger   counter
+	Archive  archive
+	Alarm    func(activity stock.ActivityID, violation string) // told of each new violation
+	Proved   func(activity stock.ActivityID)                   // told, at least once, that a final proof is kept
+	Now      func() time.Time
+}
+
+// Watch audits the activities in turn, keeps the newest report of each and the
+// final ones for good, and raises an alarm once for each new violation. Step
+// belongs to one goroutine; Reports is safe for concurrent use.
+type Watch struct {
+	o       Watching
 	resting time.Time // no audit before it
 
 	mu    sync.Mutex
@@ -54,36 +73,40 @@ type file struct {
 	known  map[string]bool // violations told of, since the books last agreed
 }
 
-// NewWatch takes activities, which lists those to audit, and alarm, which is
-// told of each new violation. It starts nothing.
-func NewWatch(a *Auditor, activities func(context.Context) ([]stock.ActivityID, error), ledger counter, alarm func(activity stock.ActivityID, violation string), now func() time.Time) *Watch {
-	return &Watch{auditor: a, activities: activities, ledger: ledger, alarm: alarm, now: now, files: map[stock.ActivityID]*file{}}
-}
+// NewWatch starts nothing.
+func NewWatch(o Watching) *Watch { return &Watch{o: o, files: map[stock.ActivityID]*file{}} }
 
 // Step audits the activity that has been due for the longest, if one is. An
 // audit that could not be made is an error, and is due again after Interval.
 func (w *Watch) Step(ctx context.Context) (worked bool, err error) {
-	began := w.now()
+	began := w.o.Now()
 	if began.Before(w.resting) {
 		return false, nil
 	}
-	activities, err := w.activities(ctx)
+	subjects, err := w.o.Subjects(ctx)
 	if err != nil {
 		return false, fmt.Errorf("proof: activities: %w", err)
 	}
-	w.forgetAllBut(activities)
-	next, f := w.mostDue(ctx, activities, began)
+	w.forgetAllBut(subjects)
+	next, f := w.mostDue(ctx, subjects, began)
 	if f == nil {
 		return false, nil
 	}
-	report, err := w.auditor.Check(ctx, next)
-	f.tried = w.now()
-	w.resting = f.tried.Add((share - 1) * f.tried.Sub(began))
-	if errors.Is(err, stock.ErrNoSuchActivity) {
-		return true, nil // nothing was ever allocated to it
+	report, err := w.o.Auditor.Check(ctx, next.Activity)
+	if errors.Is(err, stock.ErrNoSuchActivity) { // nothing was ever allocated to it
+		if _, missing := w.o.Ledger.Counts(ctx, next.Activity); !next.Closed || !errors.Is(missing, stock.ErrNoSuchActivity) {
+			f.tried = w.o.Now()
+			return true, nil
+		}
+		report, err = w.nothing(next.Activity), nil // and nothing will be
 	}
+	if err == nil && (report.Final || next.Proved) {
+		report, err = w.file(ctx, report)
+	}
+	f.tried = w.o.Now()
+	w.resting = f.tried.Add((share - 1) * f.tried.Sub(began))
 	if err != nil {
-		return false, fmt.Errorf("activity %s: %w", next, err)
+		return false, fmt.Errorf("activity %s: %w", next.Activity, err)
 	}
 	w.mu.Lock()
 	f.report = &report
@@ -92,23 +115,23 @@ func (w *Watch) Step(ctx context.Context) (worked bool, err error) {
 	return true, nil
 }
 
-// mostDue picks the activity to audit now, or nil.
-func (w *Watch) mostDue(ctx context.Context, activities []stock.ActivityID, now time.Time) (next stock.ActivityID, picked *file) {
+// mostDue picks the activity to audit now; nil, if none is due.
+func (w *Watch) mostDue(ctx context.Context, subjects []Subject, now time.Time) (next Subject, picked *file) {
 	var since time.Time
-	for _, activity := range activities {
+	for _, s := range subjects {
 		w.mu.Lock()
-		f := w.files[activity]
+		f := w.files[s.Activity]
 		if f == nil {
 			f = &file{known: map[string]bool{}}
-			w.files[activity] = f
+			w.files[s.Activity] = f
 		}
 		w.mu.Unlock()
 		due := f.tried // at once, when never tried
 		if !f.tried.IsZero() {
-			due = f.tried.Add(w.rest(ctx, activity, f))
+			due = f.tried.Add(w.rest(ctx, s.Activity, f))
 		}
 		if !due.After(now) && (picked == nil || due.Before(since)) {
-			next, picked, since = activity, f, due
+			next, picked, since = s, f, due
 		}
 	}
 	return next, picked
@@ -116,11 +139,15 @@ func (w *Watch) mostDue(ctx context.Context, activities []stock.ActivityID, now 
 
 // rest is how long an activity is left alone after an audit.
 func (w *Watch) rest(ctx context.Context, activity stock.ActivityID, f *file) time.Duration {
-	switch counts, err := w.ledger.Counts(ctx, activity); {
-	case f.report == nil && errors.Is(err, stock.ErrNoSuchActivity):
+	switch counts, err := w.o.Ledger.Counts(ctx, activity); {
+	case errors.Is(err, stock.ErrNoSuchActivity) && f.report == nil:
 		return Sweep
+	case errors.Is(err, stock.ErrNoSuchActivity) && f.report.Proved != nil:
+		return ProvedSweep
 	case err != nil, f.report == nil, !f.report.OK, counts.Position.Position > f.report.Position.Position:
 		return Interval
+	case f.report.Proved != nil:
+		return ProvedSweep
 	}
 	return Sweep
 }
@@ -134,25 +161,25 @@ func (w *Watch) tell(f *file, r Report) {
 	for _, v := range r.Violations {
 		if !f.known[v] && len(f.known) < maxKnown {
 			f.known[v] = true
-			w.alarm(r.Activity, v)
+			w.o.Alarm(r.Activity, v)
 		}
 	}
 }
 
-func (w *Watch) forgetAllBut(activities []stock.ActivityID) {
+func (w *Watch) forgetAllBut(subjects []Subject) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.files) <= len(activities) {
+	if len(w.files) <= len(subjects) {
 		return
 	}
-	for a := range w.files {
-		if !slices.Contains(activities, a) {
-			delete(w.files, a)
-		}
+	kept := make(map[stock.ActivityID]bool, len(subjects))
+	for _, s := range subjects {
+		kept[s.Activity] = true
 	}
+	maps.DeleteFunc(w.files, func(a stock.ActivityID, _ *file) bool { return !kept[a] })
 }
 
-// Reports are the newest of all activities, by id. They must not be changed.
+// Reports are the newest of all activities looked after, by id. They must not be changed.
 func (w *Watch) Reports() []Report {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -49,8 +49,11 @@ type Activity struct {
 	LatePayment pricing.LatePolicy `json:"late_payment"`
 	Restock     bool               `json:"restock"`
 	Items       []Item             `json:"items"`
-	Epoch       uint32             `json:"epoch"`
-	Revision    int                `json:"revision"` // +1 with each save; saves are conditional on it
+	// Buckets is over how many buckets the ledger spreads the activity, fixed
+	// when it gets its units; 0 = 1. An embedded ledger has one whatever it says.
+	Buckets  uint16 `json:"buckets,omitempty"`
+	Epoch    uint32 `json:"epoch"`
+	Revision int    `json:"revision"` // +1 with each save; saves are conditional on it
 }
 
 // Item is one SKU on sale.
@@ -68,8 +71,12 @@ type Store interface {
 	CreateActivity(ctx context.Context, a Activity) error
 	// UpdateActivity loads, lets change edit, and saves with Revision + 1.
 	UpdateActivity(ctx context.Context, id stock.ActivityID, change func(*Activity) error) (Activity, error)
-	// Activities lists all, by id; there are at most MaxActivities that are not closed.
+	// Activities lists all that were ever defined, by id; there are at most
+	// MaxActivities that are not closed.
 	Activities(ctx context.Context) ([]Activity, error)
+	// Select lists some, by id. Those that live are found without a look at the
+	// others.
+	Select(ctx context.Context, q Query) ([]Activity, error)
 	// SaveAdjustment records an adjustment before the ledger is told. The same
 	// id with the same content again answers what is recorded; with other
 	// content, stock.ErrConflict.
@@ -78,6 +85,14 @@ type Store interface {
 	FinishAdjustment(ctx context.Context, activity stock.ActivityID, id string, refusal string) error
 	// OpenAdjustments lists those saved but not finished, oldest first.
 	OpenAdjustments(ctx context.Context) ([]stock.Adjustment, error)
+}
+
+// Query selects activities; zero fields do not restrict.
+type Query struct {
+	ID     stock.ActivityID
+	Living bool             // not closed, or closed and its final proof not written so far
+	After  stock.ActivityID // page: ids above this one
+	Limit  int
 }
 
 // Adjusted is a recorded adjustment and how it ended.

@@ -14,20 +14,37 @@ import (
 // Desk is what operators do to activities. Every change is saved first and
 // then told to the ledger; Step finishes what a crash left between the two.
 type Desk struct {
-	mu       sync.Mutex // one change at a time, so that revisions reach the ledger in order
-	shop     *Shop
-	ledger   stock.Ledger
-	board    *stock.Board
-	store    Store
-	products catalog.Store
-	now      func() time.Time
-	settled  map[stock.ActivityID]bool // closed, and the ledger knows
+	mu        sync.Mutex // one change at a time, so that revisions reach the ledger in order
+	shop      *Shop
+	ledger    stock.Ledger
+	board     *stock.Board
+	store     Store
+	products  catalog.Store
+	now       func() time.Time
+	settled   map[stock.ActivityID]bool // closed, and the ledger knows
+	elsewhere bool                      // another process follows the clock and tells the ledger
 }
 
 // NewDesk builds the operators' side of a shop.
 func NewDesk(s *Shop) *Desk {
 	return &Desk{shop: s, ledger: s.ledger, board: s.board, store: s.store, products: s.products, now: s.now, settled: map[stock.ActivityID]bool{}}
 }
+
+// NewFrontDesk builds the operators' side in a process that leaves it to
+// another one's Step to follow the clock and to tell the ledger: of many, only
+// one may, or an older edit could reach the ledger after a newer one. A change
+// is answered once the ledger shows it, or after 3 s as it was saved.
+func NewFrontDesk(s *Shop) *Desk {
+	d := NewDesk(s)
+	d.elsewhere = true
+	return d
+}
+
+// Bounds of waiting for another process to tell the ledger.
+const (
+	toldWithin = 3 * time.Second
+	toldPoll   = 20 * time.Millisecond
+)
 
 // Defaults of an activity's fields.
 const (
@@ -73,7 +90,7 @@ func (d *Desk) Create(ctx context.Context, a Activity) (Activity, error) {
 
 // room refuses an activity too many.
 func (d *Desk) room(ctx context.Context) error {
-	all, err := d.store.Activities(ctx)
+	all, err := d.store.Select(ctx, Query{Living: true})
 	if err != nil {
 		return err
 	}
@@ -129,6 +146,8 @@ func (a Activity) Validate() error {
 		return bad("hold_seconds must be 1..%d", maxHold)
 	case a.PerUser < 0 || a.PerUser > stock.MaxQuantity:
 		return bad("per_user must be 0..%d", stock.MaxQuantity)
+	case a.Buckets > stock.MaxBuckets:
+		return bad("buckets must be 0..%d", stock.MaxBuckets)
 	case a.LatePayment != pricing.RereserveOrRefund && a.LatePayment != pricing.AlwaysRefund:
 		return bad("late_payment must be rereserve_or_refund or refund")
 	case len(a.Items) < 1 || len(a.Items) > stock.MaxItems:
@@ -161,26 +180,30 @@ func (a Activity) Validate() error {
 
 // Get reads one activity, its state as the clock has it.
 func (d *Desk) Get(ctx context.Context, activity stock.ActivityID) (Activity, error) {
-	all, err := d.List(ctx)
+	if activity == "" {
+		return Activity{}, ErrNoSuchActivity
+	}
+	found, err := d.Page(ctx, Query{ID: activity})
+	if err == nil && len(found) == 0 {
+		err = ErrNoSuchActivity
+	}
 	if err != nil {
 		return Activity{}, err
 	}
-	for _, a := range all {
-		if a.ID == activity {
-			return a, nil
-		}
-	}
-	return Activity{}, ErrNoSuchActivity
+	return found[0], nil
 }
 
 // List reads all activities, their states as the clock has them.
-func (d *Desk) List(ctx context.Context) ([]Activity, error) {
-	all, err := d.store.Activities(ctx)
+func (d *Desk) List(ctx context.Context) ([]Activity, error) { return d.Page(ctx, Query{}) }
+
+// Page reads some activities, their states as the clock has them.
+func (d *Desk) Page(ctx context.Context, q Query) ([]Activity, error) {
+	found, err := d.store.Select(ctx, q)
 	now := stock.MillisOf(d.now())
-	for i := range all {
-		all[i].State = all[i].stateAt(now)
+	for i := range found {
+		found[i].State = found[i].stateAt(now)
 	}
-	return all, err
+	return found, err
 }
 
 // Open publishes a draft, with the opening time now if it has none. The sale
@@ -306,7 +329,12 @@ func (d *Desk) change(ctx context.Context, activity stock.ActivityID, edit func(
 
 // settle follows the clock, tells the ledger, and shows the shoppers.
 func (d *Desk) settle(ctx context.Context, a Activity) (Activity, error) {
-	if a.State != Draft {
+	switch {
+	case d.elsewhere:
+		if err := d.awaitTold(ctx, a); err != nil {
+			return Activity{}, err
+		}
+	case a.State != Draft:
 		if _, err := d.advance(ctx, a); err != nil {
 			return Activity{}, err
 		}
@@ -320,4 +348,32 @@ func (d *Desk) settle(ctx context.Context, a Activity) (Activity, error) {
 		return Activity{}, err
 	}
 	return saved, nil // an activity that cannot be shown is the life task's to report, if it is another one
+}
+
+// awaitTold returns once the ledger shows what was saved of an activity that
+// is in it, or should be, and otherwise after toldWithin.
+func (d *Desk) awaitTold(ctx context.Context, a Activity) error {
+	over := time.NewTimer(toldWithin)
+	defer over.Stop()
+	poll := time.NewTicker(toldPoll)
+	defer poll.Stop()
+	for !d.told(a) {
+		select {
+		case <-poll.C:
+		case <-over.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (d *Desk) told(a Activity) bool {
+	face := d.board.Face(a.ID)
+	if face != nil {
+		return len(d.lag(face, a)) == 0
+	}
+	warm := stock.MillisOf(d.now().Add(warmLead)) >= a.OpensAt
+	return a.State == Draft || a.State == Closed || a.State == Scheduled && !warm
 }

@@ -12,13 +12,13 @@ import (
 // warmLead is how long before the opening stock is allocated in the ledger.
 const warmLead = 10 * time.Minute
 
-// Step moves every activity to the state that its clock asks for, and brings
+// Step moves every activity that lives to the state that its clock asks for, and brings
 // the ledger to what the store says: after a crash between the two it finishes
 // what was begun.
 func (d *Desk) Step(ctx context.Context) (worked bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	activities, err := d.store.Activities(ctx)
+	activities, err := d.shop.read(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -36,7 +36,7 @@ func (d *Desk) Step(ctx context.Context) (worked bool, err error) {
 	// Shown again even if nothing moved: an edit may have been saved by a call
 	// that ended before it could be shown.
 	if worked {
-		if activities, err = d.store.Activities(ctx); err != nil {
+		if activities, err = d.shop.read(ctx); err != nil {
 			return worked, errors.Join(append(faults, err)...)
 		}
 	}
@@ -138,6 +138,16 @@ func (d *Desk) tell(ctx context.Context, a Activity) error {
 			return stock.ErrNotReady
 		}
 	}
+	for _, edit := range d.lag(face, a) {
+		if err := d.ledger.Adjust(ctx, edit); err != nil {
+			return fmt.Errorf("activity %s: %w", a.ID, err)
+		}
+	}
+	return nil
+}
+
+// lag is what the ledger has still to be told of an activity's rules.
+func (d *Desk) lag(face *stock.Face, a Activity) (edits []stock.Adjustment) {
 	phase, rules, items := face.Rules()
 	edit := stock.Adjustment{ID: fmt.Sprintf("rev-%d", a.Revision), Activity: a.ID, At: stock.MillisOf(d.now())}
 	if want := a.phase(); phase != want {
@@ -153,9 +163,7 @@ func (d *Desk) tell(ctx context.Context, a Activity) error {
 		edit.PerUser = &a.PerUser
 	}
 	if edit.Phase != 0 || edit.OpensAt != 0 || edit.Hold != 0 || edit.PerUser != nil {
-		if err := d.ledger.Adjust(ctx, edit); err != nil {
-			return fmt.Errorf("activity %s: %w", a.ID, err)
-		}
+		edits = append(edits, edit)
 	}
 	for i, it := range items {
 		want := a.item(it.SKU)
@@ -163,25 +171,27 @@ func (d *Desk) tell(ctx context.Context, a Activity) error {
 			continue
 		}
 		limits := stock.ItemLimits{PerUser: want.PerUser, PerOrder: want.PerOrder}
-		edit := stock.Adjustment{ID: fmt.Sprintf("rev-%d-%d", a.Revision, i), Activity: a.ID, SKU: it.SKU, Limits: &limits, At: edit.At}
-		if err := d.ledger.Adjust(ctx, edit); err != nil {
-			return fmt.Errorf("activity %s: %w", a.ID, err)
-		}
+		edits = append(edits, stock.Adjustment{ID: fmt.Sprintf("rev-%d-%d", a.Revision, i), Activity: a.ID, SKU: it.SKU, Limits: &limits, At: edit.At})
 	}
-	return nil
+	return edits
 }
 
-// allocate opens the activity's bucket. Idempotent as long as the activity is as
+// allocate opens the activity in the ledger. Idempotent as long as the activity is as
 // it was when it was first allocated.
 func (d *Desk) allocate(ctx context.Context, a Activity) error {
+	return d.ledger.Open(ctx, a.Allocation(stock.MillisOf(d.now())))
+}
+
+// Allocation is what the activity asks of the ledger at its opening.
+func (a *Activity) Allocation(at stock.Millis) stock.Allocation {
 	al := stock.Allocation{
-		ID: string(a.ID), Activity: a.ID, Epoch: a.Epoch, OpensAt: a.OpensAt, ClosesAt: a.ClosesAt,
-		Hold: stock.Millis(a.HoldSeconds) * 1000, PerUser: a.PerUser, At: stock.MillisOf(d.now()),
+		ID: string(a.ID), Activity: a.ID, Epoch: a.Epoch, OpensAt: a.OpensAt, ClosesAt: a.ClosesAt, Buckets: a.Buckets,
+		Hold: stock.Millis(a.HoldSeconds) * 1000, PerUser: a.PerUser, At: at,
 	}
 	for _, it := range a.Items {
 		al.Items = append(al.Items, stock.Item{SKU: it.SKU, Units: it.Units, PerUser: it.PerUser, PerOrder: it.PerOrder})
 	}
-	return d.ledger.Open(ctx, al)
+	return al
 }
 
 func (a *Activity) phase() stock.Phase {

@@ -38,8 +38,8 @@ func (s *Shop) Purchase(ctx context.Context, r PurchaseRequest) (stock.Receipt, 
 	}
 	now := stock.MillisOf(s.now())
 	face := s.board.Face(onSale.ID)
-	if face == nil { // announced, and no stock allocated yet
-		return stock.Receipt{}, onSale.notOpen
+	if face == nil {
+		return stock.Receipt{}, onSale.unknown(now)
 	}
 	if face.Holds(r.User) {
 		// A retry gets its receipt before any other check: a buyer who asks
@@ -69,6 +69,19 @@ func (s *Shop) Purchase(ctx context.Context, r PurchaseRequest) (stock.Receipt, 
 		Terms:       offer.Terms,
 		At:          now,
 	})
+}
+
+// unknown is the answer about an activity of which the ledger shows nothing: no
+// stock is allocated yet, or what it has is not known here at this moment, or it
+// is long over and has been let go.
+func (a *onSale) unknown(now stock.Millis) error {
+	switch {
+	case a.State == Closed || now >= a.ClosesAt:
+		return stock.ErrEnded
+	case now >= a.OpensAt:
+		return stock.ErrNotReady
+	}
+	return a.notOpen
 }
 
 // known answers the receipt of an earlier acceptance under the same key.

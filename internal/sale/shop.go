@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,7 +35,15 @@ type Shop struct {
 	store    Store
 	products catalog.Store
 	now      func() time.Time
-	show     atomic.Pointer[map[stock.ActivityID]*onSale]
+	show     atomic.Pointer[showcase]
+	adding   sync.Mutex  // one change of the show at a time
+	complete atomic.Bool // all activities have been read once
+}
+
+// showcase is what is on show. Immutable.
+type showcase struct {
+	all  map[stock.ActivityID]*onSale
+	open []*onSale // those that are not closed
 }
 
 // onSale is an activity prepared for the hot path. Immutable.
@@ -47,46 +57,91 @@ type onSale struct {
 // NewShop builds a shop that shows nothing until Refresh.
 func NewShop(l stock.Ledger, b *stock.Board, g Gate, ids *id.Source, s Store, p catalog.Store, now func() time.Time) *Shop {
 	shop := &Shop{ledger: l, board: b, gate: g, ids: ids, store: s, products: p, now: now}
-	shop.show.Store(&map[stock.ActivityID]*onSale{})
+	shop.show.Store(&showcase{all: map[stock.ActivityID]*onSale{}})
 	return shop
 }
 
-func (s *Shop) find(activity stock.ActivityID) *onSale { return (*s.show.Load())[activity] }
+func (s *Shop) find(activity stock.ActivityID) *onSale { return s.show.Load().all[activity] }
 
 // Refresh reads the activities anew and shows them.
 func (s *Shop) Refresh(ctx context.Context) error {
-	activities, err := s.store.Activities(ctx)
+	activities, err := s.read(ctx)
 	if err != nil {
 		return fmt.Errorf("refresh activities: %w", err)
 	}
 	return s.display(ctx, activities)
 }
 
-// display shows activities as stored. Those that have not changed are kept; one
-// that cannot be prepared stays as it was and hides no other.
+// read answers what may have changed: all activities until they have all been
+// shown once, then those that live, and those that lived when they were shown.
+// What is closed and proved stays as it is, and there is ever more of it.
+func (s *Shop) read(ctx context.Context) ([]Activity, error) {
+	if !s.complete.Load() {
+		return s.store.Activities(ctx)
+	}
+	living, err := s.store.Select(ctx, Query{Living: true})
+	if err != nil {
+		return nil, err
+	}
+	read := make(map[stock.ActivityID]bool, len(living))
+	for _, a := range living {
+		read[a.ID] = true
+	}
+	for _, had := range s.show.Load().open {
+		if read[had.ID] {
+			continue
+		}
+		one, err := s.store.Select(ctx, Query{ID: had.ID})
+		if err != nil {
+			return nil, err
+		}
+		living = append(living, one...)
+	}
+	return living, nil
+}
+
+// display shows activities as stored, beside what is on show and not among
+// them. Those that have not changed are kept; one that cannot be prepared stays
+// as it was and hides no other.
 func (s *Shop) display(ctx context.Context, activities []Activity) error {
 	var faults []error
-	old := *s.show.Load()
-	next := make(map[stock.ActivityID]*onSale, len(activities))
+	old := s.show.Load().all
+	fresh := map[stock.ActivityID]*onSale{}
+	missing := false // one that is not read again
 	for _, a := range activities {
 		if a.State == Draft || a.OpensAt == 0 { // a draft, or one that was closed as a draft
 			continue
 		}
 		if had := old[a.ID]; had != nil && had.Revision == a.Revision {
-			next[a.ID] = had
 			continue
 		}
 		prepared, err := s.prepare(ctx, a)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("activity %s: %w", a.ID, err))
-			prepared = old[a.ID]
+			missing = missing || a.State == Closed
+			continue
 		}
-		if prepared != nil {
-			next[a.ID] = prepared
+		fresh[a.ID] = prepared
+	}
+	s.complete.Store(!missing)
+	if len(fresh) > 0 {
+		s.add(fresh)
+	}
+	return errors.Join(faults...)
+}
+
+// add puts activities on show, in place of what they were.
+func (s *Shop) add(fresh map[stock.ActivityID]*onSale) {
+	s.adding.Lock()
+	defer s.adding.Unlock()
+	next := &showcase{all: maps.Clone(s.show.Load().all)}
+	maps.Copy(next.all, fresh)
+	for _, a := range next.all {
+		if a.State != Closed {
+			next.open = append(next.open, a)
 		}
 	}
-	s.show.Store(&next)
-	return errors.Join(faults...)
+	s.show.Store(next)
 }
 
 func (s *Shop) prepare(ctx context.Context, a Activity) (*onSale, error) {
@@ -115,12 +170,10 @@ type View struct {
 
 // Views are all activities but drafts and closed ones.
 func (s *Shop) Views() []View {
-	show := *s.show.Load()
-	views := make([]View, 0, len(show))
-	for _, a := range show {
-		if a.State != Closed {
-			views = append(views, s.view(a))
-		}
+	open := s.show.Load().open
+	views := make([]View, len(open))
+	for i, a := range open {
+		views[i] = s.view(a)
 	}
 	return views
 }

@@ -22,7 +22,7 @@ func (b *Book) Adjust(a Adjustment) (*Entry, error) {
 		}
 		return nil, nil
 	}
-	if err := a.check(); err != nil {
+	if err := a.Check(); err != nil {
 		return nil, err
 	}
 	if n := len(b.adjusted); n >= maxAdjustments || a.Delta != 0 && n >= maxDeltas {
@@ -76,6 +76,7 @@ func (b *Book) adjust(a Adjustment) {
 		it := &b.items[b.find(a.SKU)]
 		it.allocated += a.Delta
 		it.free += a.Delta
+		it.moved(b.allocation.Bucket, &a)
 		if a.Limits != nil {
 			it.PerUser, it.PerOrder = a.Limits.PerUser, a.Limits.PerOrder
 		}

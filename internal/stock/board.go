@@ -2,6 +2,8 @@ package stock
 
 import (
 	"hash/maphash"
+	"maps"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,31 +36,52 @@ func (b *Board) Face(activity ActivityID) *Face { return (*b.faces.Load())[activ
 func (b *Board) Post(activity ActivityID) *Face {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	old := *b.faces.Load()
-	if f := old[activity]; f != nil {
+	if f := (*b.faces.Load())[activity]; f != nil {
 		return f
 	}
-	next := make(map[ActivityID]*Face, len(old)+1)
-	for k, v := range old {
-		next[k] = v
-	}
-	f := &Face{activity: ActivityID(strings.Clone(string(activity)))}
-	f.holders.init()
-	next[f.activity] = f
-	b.faces.Store(&next)
+	f := NewFace(activity)
+	b.change(func(next map[ActivityID]*Face) { next[f.activity] = f })
 	return f
 }
 
+// Put puts a face on the board, in the place of the one its activity has.
+func (b *Board) Put(f *Face) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.change(func(next map[ActivityID]*Face) { next[f.activity] = f })
+}
+
+// Withdraw takes an activity's face off the board, if it has one.
+func (b *Board) Withdraw(activity ActivityID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.change(func(next map[ActivityID]*Face) { delete(next, activity) })
+}
+
+func (b *Board) change(edit func(map[ActivityID]*Face)) {
+	next := maps.Clone(*b.faces.Load())
+	edit(next)
+	b.faces.Store(&next)
+}
+
 // Face is one activity's published state. One goroutine at a time may call
-// Publish and Holder.
+// Publish, PublishUntil, Extend and Holder.
 type Face struct {
 	activity ActivityID
 	holders  holders
 	shown    atomic.Pointer[shown]
 }
 
-// shown is immutable once published.
+// NewFace is an empty face that is on no board yet.
+func NewFace(activity ActivityID) *Face {
+	f := &Face{activity: ActivityID(strings.Clone(string(activity)))}
+	f.holders.init()
+	return f
+}
+
+// shown is immutable once published, but for until.
 type shown struct {
+	until   atomic.Int64 // the last ms at which it may be refused by
 	counts  Counts
 	rules   Allocation
 	items   []Item
@@ -72,11 +95,20 @@ func (f *Face) Holder(user UserID) { f.holders.add(user) }
 
 // Publish shows durable counts and the rules in force with them.
 func (f *Face) Publish(counts Counts, a Allocation, items []Item) {
+	f.PublishUntil(counts, a, items, nil, math.MaxInt64)
+}
+
+// PublishUntil shows what was read from a ledger that goes on without the
+// reader, and which may be cut off from it: by what is shown nobody is refused
+// later than at until, unless Extend moves it. An item of which sure (nil: all
+// are) is false is shown, and its want of units refuses nobody.
+func (f *Face) PublishUntil(counts Counts, a Allocation, items []Item, sure []bool, until Millis) {
 	s := &shown{counts: counts, rules: a, items: items, refusal: make([]error, len(items)),
 		notOpen: &Refusal{Err: ErrNotOpen, OpensAt: a.OpensAt}}
+	s.until.Store(int64(until))
 	old := f.shown.Load()
 	for i, c := range counts.Items {
-		if c.Free > 0 {
+		if c.Free > 0 || sure != nil && !sure[i] {
 			continue
 		}
 		want := ErrSoldOut
@@ -90,6 +122,14 @@ func (f *Face) Publish(counts Counts, a Allocation, items []Item) {
 		s.refusal[i] = &Refusal{Err: want, SKU: c.SKU}
 	}
 	f.shown.Store(s)
+}
+
+// Extend lets what is shown refuse until then: a later time when it has been
+// found to be so still, 0 when it may not be so any more. It stays on show.
+func (f *Face) Extend(until Millis) {
+	if s := f.shown.Load(); s != nil {
+		s.until.Store(int64(until))
+	}
 }
 
 // Counts answers what was published last.
@@ -115,11 +155,11 @@ func (f *Face) Rules() (Phase, Allocation, []Item) {
 func (f *Face) Holds(user UserID) bool { return f.holders.has(user) }
 
 // Refuses answers why the ledger would refuse a user without reservations, or
-// nil when only the ledger can tell. It takes no lock and allocates nothing
+// nil when only the ledger can tell. now is of the clock that until is of. It takes no lock and allocates nothing
 // for a sale that is sold out.
 func (f *Face) Refuses(user UserID, lines []Line, now Millis) error {
 	s := f.shown.Load()
-	if s == nil || f.holders.has(user) {
+	if s == nil || now > Millis(s.until.Load()) || f.holders.has(user) {
 		return nil
 	}
 	if s.counts.Phase <= Paused && now < s.rules.OpensAt && now < s.rules.ClosesAt {

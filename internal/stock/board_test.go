@@ -88,6 +88,48 @@ func TestBoardSendsHoldersToTheLedger(t *testing.T) {
 	f("bob", stock.ErrSoldOut)
 }
 
+// What was read from afar is refused by for as long as was said, and only of the
+// items that are sure; it stays on show.
+func TestBoardRefusesUntil(t *testing.T) {
+	b, _, err := stock.NewBook(stocktest.Allocation("a", 0, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	board, face := stock.NewBoard(), stock.NewFace("a")
+	r := stocktest.Request("a", "ann", "k", 1)
+	show := func(sure []bool, until stock.Millis) {
+		face.PublishUntil(b.Counts(), b.Allocation(), b.Items(), sure, until)
+	}
+	f := func(name string, at stock.Millis, want error) {
+		t.Helper()
+		if err := face.Refuses(r.User, r.Lines, at); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
+	face.Extend(r.At) // before anything is shown it is no change
+	f("nothing shown", r.At, nil)
+	show(nil, r.At+10)
+	f("in time", r.At+10, stock.ErrSoldOut)
+	f("too late", r.At+11, nil)
+	face.Extend(r.At + 20)
+	f("extended", r.At+11, stock.ErrSoldOut)
+	face.Extend(0)
+	f("ended", r.At, nil)
+	show([]bool{false}, r.At+10)
+	f("not sure", r.At, nil)
+	show([]bool{true}, r.At+10)
+	f("sure", r.At, stock.ErrSoldOut)
+	if counts, ok := face.Counts(); !ok || counts.Items[0].Level != stock.SoldOut {
+		t.Errorf("%+v, %v", counts, ok)
+	}
+	if board.Put(face); board.Face("a") != face || board.Post("a") != face {
+		t.Error("the face is not on the board")
+	}
+	if board.Withdraw("a"); board.Face("a") != nil {
+		t.Error("the face is still on the board")
+	}
+}
+
 // Readers run beside the writer while the set of holders grows.
 func TestHoldersGrowUnderReaders(t *testing.T) {
 	face := stock.NewBoard().Post("a")

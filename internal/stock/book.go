@@ -19,9 +19,12 @@ type Book struct {
 	phase      Phase
 	items      []item
 	records    records
-	users      map[UserID]uint64 // newest reservation number of each user
+	users      map[UserID]uint64 // place in records of each user's newest reservation
 	claims     map[string]struct{}
 	adjusted   map[string]uint64 // adjustment id → digest of its content
+	carried    uint64            // how many of records are of earlier epochs, see Restore
+	older      map[ID]uint64     // those, by id
+	resumed    uint64            // newest number of this epoch among those, see Resume
 	sequence   uint64
 	last       Millis // latest time seen in an entry
 }
@@ -30,6 +33,7 @@ type Book struct {
 type item struct {
 	Item
 	allocated, free, held, confirmed, returned int
+	out, in                                    int // moved to and from other buckets; no snapshot keeps it
 	soldOut, allHeld                           *Refusal
 }
 
@@ -141,7 +145,7 @@ func (b *Book) known(newest uint64, key string) *Record {
 
 // locate finds each line's item and refuses requests out of shape.
 func (b *Book) locate(r *Request, where *[MaxLines]int) error {
-	if err := r.check(); err != nil {
+	if err := r.Check(); err != nil {
 		return err
 	}
 	for i, l := range r.Lines {
@@ -251,7 +255,7 @@ func (b *Book) keep(r *Request, where []int) *Record {
 	rec.Key = cut(len(r.Key))
 	rec.Order = OrderID(cut(len(r.Order)))
 	rec.Late = cut(len(r.Late))
-	rec.ID = ID{b.allocation.Activity, b.allocation.Bucket, b.allocation.Epoch, b.records.len()}
+	rec.ID = ID{b.allocation.Activity, b.allocation.Bucket, b.allocation.Epoch, b.records.len() - b.carried}
 	rec.Fingerprint, rec.Terms = r.Fingerprint, r.Terms
 	rec.Lines = make([]Line, len(r.Lines))
 	for i, l := range r.Lines {
@@ -285,10 +289,13 @@ func (b *Book) hold(rec *Record, where []int) {
 // Find answers a reservation of this book, or ErrNoSuchReservation.
 func (b *Book) Find(id ID) (*Record, error) {
 	a := &b.allocation
-	if id.Activity != a.Activity || id.Bucket != a.Bucket || id.Epoch != a.Epoch || id.Number == 0 || id.Number > b.records.len() {
+	if at := b.older[id]; at != 0 {
+		return b.records.at(at), nil
+	}
+	if id.Activity != a.Activity || id.Bucket != a.Bucket || id.Epoch != a.Epoch || id.Number <= b.resumed || id.Number > b.records.len()-b.carried {
 		return nil, ErrNoSuchReservation
 	}
-	return b.records.at(id.Number), nil
+	return b.records.at(b.carried + id.Number), nil
 }
 
 // Lookup answers the reservation of a user by key or by order id.

@@ -117,6 +117,15 @@ type Decoder struct {
 	terms  map[string][]byte
 }
 
+// KindOf reads the kind of an entry's binary form without decoding it; 0 when p
+// is too short to be one.
+func KindOf(p []byte) EntryKind {
+	if len(p) < 2 || p[0] != entryFormat {
+		return 0
+	}
+	return EntryKind(p[1])
+}
+
 // maxShared bounds what a decoder remembers for sharing.
 const maxShared = 4096
 

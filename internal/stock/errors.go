@@ -36,6 +36,9 @@ var (
 	// ErrNotReady: the ledger is replaying or fenced; nothing was changed.
 	ErrNotReady = errors.New("ledger not ready")
 
+	// ErrStale: a newer keeper of the bucket has taken over; nothing was changed.
+	ErrStale = errors.New("a newer keeper has taken over")
+
 	// ErrTruncated: the log no longer reaches back to the cursor.
 	ErrTruncated = errors.New("log starts after the cursor")
 	// ErrCorrupt: an entry does not decode or does not follow from the state.

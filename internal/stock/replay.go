@@ -64,7 +64,7 @@ func (b *Book) Replay(e Entry) error {
 		b.settle(rec, *e.Settlement)
 		return nil
 	case EntryAdjusted:
-		if err := e.Adjustment.check(); err != nil {
+		if err := e.Adjustment.Check(); err != nil {
 			return bad(err.Error())
 		}
 		if err := b.adjustable(*e.Adjustment); err != nil {

@@ -26,7 +26,7 @@ func (b *Book) Settle(s Settlement) (Outcome, *Entry, error) {
 	}
 	s.At = max(s.At, b.last)
 	b.settle(rec, s)
-	e := b.entry(EntrySettled, func(e *Entry) { e.Settlement = &Settlement{rec.ID, s.Outcome, s.At} })
+	e := b.entry(EntrySettled, func(e *Entry) { e.Settlement = &Settlement{ID: rec.ID, Outcome: s.Outcome, At: s.At} })
 	return s.Outcome, &e, nil
 }
 

@@ -218,10 +218,17 @@ type Allocation struct {
 	PerUser  int    // units over the whole activity; 0 = no limit
 	Items    []Item // 1..MaxItems, distinct SKUs
 	At       Millis
+	// Buckets is over how many buckets a ledger that has such spreads the
+	// activity, 0..MaxBuckets; 0 is 1. It is fixed when the activity opens.
+	// Neither logs nor digests keep it: an allocation of one bucket has no use for it.
+	Buckets uint16
 }
 
-// MaxItems bounds the SKUs of one activity.
-const MaxItems = 200
+// MaxItems bounds the SKUs of one activity, MaxBuckets its buckets.
+const (
+	MaxItems   = 200
+	MaxBuckets = 256
+)
 
 // Phase is what the operator has made of an activity's bucket; the window is
 // judged apart from it, by time.
@@ -265,7 +272,10 @@ type ItemLimits struct{ PerUser, PerOrder int }
 
 // Settlement ends a reservation.
 type Settlement struct {
-	ID      ID
+	ID ID
+	// User is whose the reservation is, as far as the caller knows: a ledger
+	// that keeps reservations by user finds it by this. No entry carries it.
+	User    UserID
 	Outcome Outcome // Confirmed, Released, Expired, or Returned
 	At      Millis
 }

@@ -48,9 +48,9 @@ func (a Allocation) Validate() error {
 
 func validID(s string) bool { return len(s) >= 1 && len(s) <= MaxID }
 
-// check refuses requests out of shape. Their lines are few, so comparing each
+// Check refuses requests out of shape. Their lines are few, so comparing each
 // with each is cheaper than a set.
-func (r *Request) check() error {
+func (r *Request) Check() error {
 	switch {
 	case !validID(string(r.User)):
 		return fmt.Errorf("%w: user must be 1..%d bytes", ErrInvalid, MaxID)
@@ -90,7 +90,8 @@ func (r *Request) check() error {
 	return nil
 }
 
-func (a Adjustment) check() error {
+// Check names the first field of an adjustment that is out of range.
+func (a Adjustment) Check() error {
 	bad := func(why string) error { return fmt.Errorf("%w: adjustment: %s", ErrInvalid, why) }
 	switch {
 	case len(a.ID) < 1 || len(a.ID) > maxAdjustmentID:
@@ -115,10 +116,11 @@ func (a Adjustment) check() error {
 	return nil
 }
 
-// digestAllocation covers what an allocation asks for, not when: the same one
-// may be asked for again after a restart.
+// digestAllocation covers what an allocation asks for, not when, and not of
+// which authority: the same one may be asked for again after a restart. All
+// logs there are were opened in epoch 1, so that is what it is taken for.
 func digestAllocation(a Allocation) uint64 {
-	a.At = 0
+	a.At, a.Epoch = 0, 1
 	return digest(appendAllocation(nil, &a))
 }
 

@@ -50,7 +50,7 @@ func (l *Ledger) Commit(context.Context) (worked bool, err error) {
 		l.mu.Unlock()
 		return true, err
 	}
-	l.full = nil
+	l.full, l.shown = nil, position
 	for _, s := range shots {
 		s.counts.Position = stock.Cursor{Log: LogID, Epoch: Epoch, Position: position}
 		s.acc.face.Publish(s.counts, s.rules, s.items)
@@ -107,6 +107,20 @@ func (l *Ledger) fail(cause error, b *batch) error {
 	}
 	l.open = newBatch()
 	return l.failed
+}
+
+// Failed is why the ledger stopped accepting for good, or nil.
+func (l *Ledger) Failed() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
+// Full is why the ledger accepts nothing for now, or nil.
+func (l *Ledger) Full() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.full
 }
 
 func (b *batch) fail(cause error) {

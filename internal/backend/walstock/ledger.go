@@ -42,6 +42,7 @@ type Options struct {
 	MaxBacklog  uint64       // entries not yet trimmed by their consumers, default 20 million; more are refused
 	SegmentSize int64        // bytes, default 64 MiB
 	SnapshotAt  uint64       // entries that a new snapshot must save from replay, default 500,000
+	KeepLog     int64        // bytes of log kept for the trails of activities that are not released, see Release; 0: none
 
 	// Visit, optional, is called at opening with each reservation found.
 	Visit func(*stock.Reservation)
@@ -62,6 +63,7 @@ type Ledger struct {
 	failed  error
 	full    error // the log has no room: nothing new is taken until a commit succeeds
 	encoded []byte
+	shown   uint64 // log position up to which the board shows everything
 
 	waiting  atomic.Int64
 	wake     chan struct{} // tells the committer that the open batch has an entry
@@ -70,6 +72,8 @@ type Ledger struct {
 	compaction sync.Mutex
 	trimmed    atomic.Uint64 // every consumer has taken up to here
 	snapshot   atomic.Uint64 // position of the newest snapshot
+	searched   bool          // the log was searched for first entries; guarded by compaction
+	lost       []stock.ActivityID
 }
 
 // account is a book with its place in the log. Guarded by Ledger.mu.
@@ -78,6 +82,9 @@ type account struct {
 	face  *stock.Face
 	last  uint64 // log position of its newest entry, durable or not
 	dirty bool   // has entries in the open batch
+
+	first    uint64 // log position of its first entry; 0: not known, or no longer in the log
+	released bool   // nobody needs its entries for what they tell
 }
 
 // batch is a group of operations that wait for the same sync.
@@ -120,6 +127,7 @@ func Open(dir string, o Options) (*Ledger, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("ledger: %w", err), l.log.Close())
 	}
+	l.shown = l.log.Durable()
 	for activity, book := range state.books {
 		acc := &account{book: book, face: l.board.Post(activity), last: l.log.Durable()}
 		book.Reservations(func(r *stock.Reservation) bool {
@@ -164,20 +172,6 @@ func (l *Ledger) Advanced() <-chan struct{} { return l.advanced }
 // Head is the durable end of the log.
 func (l *Ledger) Head() stock.Cursor {
 	return stock.Cursor{Log: LogID, Epoch: Epoch, Position: l.log.Durable()}
-}
-
-// Failed is why the ledger stopped accepting for good, or nil.
-func (l *Ledger) Failed() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.failed
-}
-
-// Full is why the ledger accepts nothing for now, or nil.
-func (l *Ledger) Full() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.full
 }
 
 // Open implements stock.Ledger.
@@ -360,7 +354,7 @@ func (l *Ledger) answer(ctx context.Context, acc *account, e *stock.Entry, refus
 func (l *Ledger) stage(acc *account, e *stock.Entry) *batch {
 	if e == nil {
 		switch {
-		case acc.last <= l.log.Durable():
+		case acc.last <= l.shown: // synced is not enough: the board would refuse by older counts
 			return nil
 		case l.failed != nil:
 			return failedBatch(l.failed)
@@ -378,6 +372,9 @@ func (l *Ledger) stage(acc *account, e *stock.Entry) *batch {
 		return failedBatch(l.fail(err, l.open))
 	}
 	acc.last = position
+	if e.Kind == stock.EntryOpened {
+		acc.first = position
+	}
 	if !acc.dirty {
 		acc.dirty = true
 		l.open.dirty = append(l.open.dirty, acc)

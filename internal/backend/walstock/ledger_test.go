@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -451,4 +452,51 @@ func benchmark(b *testing.B, inFlight, units int) {
 	}
 	wg.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "decisions/s")
+}
+
+// Whoever has been told that a unit came back is not refused by a board that
+// does not know it yet: an answer without an entry of its own waits until the
+// entry it rests on is shown, not only until it is synced.
+func TestNothingToldBeforeItIsShown(t *testing.T) {
+	l, stop := running(t, t.TempDir(), walstock.Options{})
+	defer stop()
+	const pairs = 4
+	if err := l.Open(t.Context(), stocktest.Allocation("shown", 1_000_000, 0)); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	var early atomic.Int64
+	for p := range pairs {
+		wg.Go(func() {
+			for i := range 1000 {
+				r, err := l.Reserve(t.Context(), stocktest.Request("shown", fmt.Sprint("u", p, "-", i), "k", 1))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				end := stock.Settlement{ID: r.ID, Outcome: stock.Released, At: r.At}
+				var twice sync.WaitGroup
+				for again := range 12 {
+					twice.Go(func() {
+						for range again * 40 { // so that some ask in every moment of a commit
+							runtime.Gosched()
+						}
+						if _, err := l.Settle(t.Context(), end); err != nil {
+							t.Error(err)
+							return
+						}
+						// At most the other pairs hold one each.
+						if c, err := l.Counts(t.Context(), "shown"); err != nil || c.Items[0].Held > pairs-1 {
+							early.Add(1)
+						}
+					})
+				}
+				twice.Wait()
+			}
+		})
+	}
+	wg.Wait()
+	if n := early.Load(); n > 0 {
+		t.Errorf("%d times a release was told before the board knew", n)
+	}
 }

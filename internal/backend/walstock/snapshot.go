@@ -106,28 +106,34 @@ func (s *state) replay(data []byte) error {
 }
 
 // Compact is the snapshot task's step: when enough entries have been taken by
-// every consumer since the newest snapshot, it writes another and lets the log
-// before the one before it go.
+// every consumer since the newest snapshot, it writes another (worked), and it
+// lets the log go that neither the older of two snapshots nor the trail of an
+// activity needs.
 func (l *Ledger) Compact(context.Context) (worked bool, err error) {
 	l.compaction.Lock()
 	defer l.compaction.Unlock()
-	upTo := l.trimmed.Load()
-	if upTo < l.snapshot.Load()+l.o.SnapshotAt {
-		return false, nil
+	if upTo := l.trimmed.Load(); upTo >= l.snapshot.Load()+l.o.SnapshotAt {
+		if err = l.snapshotTo(upTo); err != nil {
+			err = fmt.Errorf("snapshot: %w", err)
+		}
+		worked = err == nil
 	}
-	s, err := l.replayTo(upTo)
-	if err != nil {
-		return false, fmt.Errorf("snapshot: %w", err)
-	}
-	if err := l.writeSnapshot(s); err != nil {
-		return false, fmt.Errorf("snapshot: %w", err)
-	}
-	l.snapshot.Store(s.position)
-	return true, l.forget()
+	return worked, errors.Join(err, l.forget()) // where there is no room for a snapshot, this makes some
 }
 
-// forget removes all but the two newest snapshots, and the log that only the
-// removed ones needed.
+func (l *Ledger) snapshotTo(position uint64) error {
+	s, err := l.replayTo(position)
+	if err == nil {
+		err = l.writeSnapshot(s)
+	}
+	if err == nil {
+		l.snapshot.Store(s.position)
+	}
+	return err
+}
+
+// forget removes all but the two newest snapshots, and the log that nothing
+// needs without them.
 func (l *Ledger) forget() error {
 	names, err := l.snapshots()
 	if err != nil {
@@ -143,7 +149,7 @@ func (l *Ledger) forget() error {
 		return nil
 	}
 	oldest, _ := snapshotPosition(names[0])
-	return l.log.TrimBefore(oldest + 1)
+	return l.trim(oldest + 1)
 }
 
 // snapshots lists the snapshot files, oldest first.

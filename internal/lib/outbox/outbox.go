@@ -23,7 +23,8 @@ var ErrNoSuchMessage = errors.New("no such message")
 // a failure of another kind after many of them may be the last.
 var ErrAway = errors.New("not answering at present")
 
-// Message is one event. ID is given by the queue, ascending in commit order.
+// Message is one event. ID is given by the queue and never used again; within a
+// key, ids ascend in commit order.
 type Message struct {
 	ID       int64
 	Key      string // ordering key, 1..64 bytes

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
+	"sluice/internal/lib/outbox"
 	"sluice/internal/order"
 	"sluice/internal/stock"
 )
@@ -79,6 +81,44 @@ func landIsWhole(t *testing.T, f *fixture) {
 	bad("event without a key", func(l *order.Landed) { l.Events[0].Key = "" })
 	f.land(t, some(6)[1:]...) // and it can be repeated
 	equal(t, "events", len(f.events(t)), 6)
+}
+
+// Users, keys and activities are bytes: neither case nor spaces nor what is no
+// text at all makes two of them one.
+func idsAreBytes(t *testing.T, f *fixture) {
+	var batch []order.Landed
+	names := []string{"bob", "Bob", "bob ", " bob", "böb", "bo\u0308b", "b\xf6b", "bob\x00", "b'o\\b"}
+	for i, name := range names {
+		for j, key := range []string{"k", "K", "k "} {
+			o := plain(3*i + j)
+			o.User, o.Key = stock.UserID(name), key
+			o.Activity = stock.ActivityID(name)
+			o.Reservation.Activity = o.Activity
+			batch = append(batch, landed(o))
+		}
+	}
+	f.land(t, batch...)
+	for i, name := range names {
+		var want []order.Order
+		for j := 2; j >= 0; j-- {
+			want = append(want, batch[3*i+j].Order)
+		}
+		equal(t, "by user", f.list(t, order.Query{User: stock.UserID(name), Limit: 9}), want)
+		equal(t, "by activity", f.list(t, order.Query{Activity: stock.ActivityID(name), Limit: 9}), want)
+	}
+}
+
+// What the API lets in at its longest is kept whole: 200 characters of four
+// bytes each, ids of 64 bytes, a key with its prefix.
+func longestValues(t *testing.T, f *fixture) {
+	o := full()
+	id := strings.Repeat("x", stock.MaxID)
+	o.Activity, o.Reservation.Activity, o.Position.Log = stock.ActivityID(id), stock.ActivityID(id), log
+	o.User, o.Key, o.LateOf = stock.UserID(id), strings.Repeat("k", stock.MaxKey+8), strings.Repeat("p", stock.MaxID+4)
+	o.Reason = strings.Repeat("\U0001F600", 200)
+	o.Products = []byte(`["` + strings.Repeat("p", 200_000) + `"]`)
+	f.land(t, order.Landed{Order: o, Events: []outbox.Message{{Key: id, Topic: "t", Body: o.Products}}})
+	equal(t, "get", f.get(t, o.ID), o)
 }
 
 func oneOrderPerKey(t *testing.T, f *fixture) {

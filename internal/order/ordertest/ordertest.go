@@ -27,6 +27,8 @@ func Run(t *testing.T, open func(t *testing.T) order.Store) {
 		"no such order":        noSuchOrder,
 		"land again":           landAgain,
 		"land is whole":        landIsWhole,
+		"ids are bytes":        idsAreBytes,
+		"longest values":       longestValues,
 		"one order per key":    oneOrderPerKey,
 		"fence":                fence,
 		"fence raced":          fenceRaced,
@@ -43,6 +45,8 @@ func Run(t *testing.T, open func(t *testing.T) order.Store) {
 		"due":                  due,
 		"bounds":               bounds,
 		"cancelled context":    cancelledContext,
+		"kept":                 kept,
+		"rules are whole":      rulesAreWhole,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t)

@@ -170,7 +170,7 @@ func (m *model) settle(t *rapid.T) {
 	want := rapid.SampledFrom([]stock.Outcome{stock.Confirmed, stock.Released, stock.Expired, stock.Returned}).Draw(t, "outcome")
 	may := k.State == stock.Held && want != stock.Returned || k.State == stock.Confirmed && want == stock.Returned
 	stands := k.State == want || k.State == stock.Returned && want == stock.Confirmed
-	got, err := m.ledger.Settle(t.Context(), stock.Settlement{ID: k.ID, Outcome: want, At: m.now})
+	got, err := m.ledger.Settle(t.Context(), stock.Settlement{ID: k.ID, User: k.User, Outcome: want, At: m.now})
 	if may {
 		k.State = want
 	}

@@ -181,7 +181,7 @@ func (s *script) settle(ctx context.Context, f []string) (string, error) {
 		return answer(err), nil
 	}
 	outcomes := map[string]stock.Outcome{"confirmed": stock.Confirmed, "released": stock.Released, "expired": stock.Expired, "returned": stock.Returned}
-	got, err := s.ledger.Settle(ctx, stock.Settlement{ID: receipt.ID, Outcome: outcomes[f[2]], At: s.now})
+	got, err := s.ledger.Settle(ctx, stock.Settlement{ID: receipt.ID, User: receipt.User, Outcome: outcomes[f[2]], At: s.now})
 	switch {
 	case errors.Is(err, stock.ErrOutcome):
 		return got.String() + " conflict", nil

@@ -158,7 +158,7 @@ func racingSettles(t *testing.T, l stock.Ledger) {
 		var won [2]bool
 		want := []stock.Outcome{stock.Confirmed, stock.Expired}
 		together(2, func(j int) {
-			got, err := l.Settle(t.Context(), stock.Settlement{ID: r.ID, Outcome: want[j], At: zero + 2})
+			got, err := l.Settle(t.Context(), stock.Settlement{ID: r.ID, User: r.User, Outcome: want[j], At: zero + 2})
 			won[j] = err == nil
 			if err == nil && got != want[j] || err != nil && (!errors.Is(err, stock.ErrOutcome) || got != want[1-j]) {
 				t.Errorf("asked %s, got %s, %v", want[j], got, err)
@@ -196,7 +196,10 @@ func reopen(t *testing.T, l stock.Ledger) {
 	if _, err := l.Reserve(t.Context(), Request("nowhere", "ann", "k", 1)); !errors.Is(err, stock.ErrNoSuchActivity) {
 		t.Errorf("unknown activity: %v", err)
 	}
-	if _, err := l.Settle(t.Context(), stock.Settlement{ID: stock.ID{Activity: "again", Epoch: 1, Number: 9}, Outcome: stock.Expired}); !errors.Is(err, stock.ErrNoSuchReservation) {
+	if _, err := l.Settle(t.Context(), stock.Settlement{ID: stock.ID{Activity: "again", Epoch: 1, Number: 9}, User: "ann", Outcome: stock.Expired}); !errors.Is(err, stock.ErrNoSuchReservation) {
 		t.Errorf("unknown reservation: %v", err)
 	}
 }
+
+// Fataler is what tests and property tests have in common.
+type Fataler interface{ Fatal(args ...any) }

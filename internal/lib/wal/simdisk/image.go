@@ -110,13 +110,13 @@ func (n *node) options(i int64) (all [][]byte) {
 	return all
 }
 
-// exhaustive is the number of uncertain things up to which Images leaves out
+// Exhaustive is the number of uncertain things up to which Images leaves out
 // no subset of them.
-const exhaustive = 10
+const Exhaustive = 10
 
-// uncertain counts directory changes, sizes and sectors that a power cut now
+// Uncertain counts directory changes, sizes and sectors that a power cut now
 // may keep or lose.
-func (d *Disk) uncertain() int {
+func (d *Disk) Uncertain() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	nodes := map[*node]bool{}
@@ -147,7 +147,7 @@ func (d *Disk) uncertain() int {
 // drawn from the seed.
 func (d *Disk) Images(seed uint64, samples int) iter.Seq2[string, *Disk] {
 	return func(yield func(string, *Disk) bool) {
-		if d.uncertain() > exhaustive {
+		if d.Uncertain() > Exhaustive {
 			d.sample(seed, samples, yield)
 			return
 		}
