@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/internal/lib/outbox"
 	"sluice/internal/order"
 	"sluice/internal/pricing"
 	"sluice/internal/stock"
+	"sluice/test/servers"
 )
 
 // BenchmarkLand and BenchmarkRawInsert write the same orders, events and
@@ -22,8 +24,67 @@ import (
 // for example:
 //
 //	go test -run '^$' -bench 'Land|RawInsert' -benchtime 200000x ./internal/backend/sqlstore
-func BenchmarkLand(b *testing.B) {
-	s := openStore(b)
+func BenchmarkLand(b *testing.B) { benchmarkLand(b, openStore(b)) }
+
+// BenchmarkServer lands on a real MariaDB, whose commits are synced, and beside
+// it writes the same rows by the same driver through database/sql: one INSERT for
+// the orders of a batch and one for its events, a batch a transaction. The two take
+// turns, so that whatever else the machine does slows both. A batch is 500 orders;
+// the metrics are ns per order.
+//
+//	go test -run '^$' -bench Server -benchtime 100x ./internal/backend/sqlstore
+func BenchmarkServer(b *testing.B) {
+	const size = 500
+	d := servers.MariaDB(b, servers.Config("innodb-buffer-pool-size=512M"), servers.Config("innodb-log-file-size=256M"))
+	for _, name := range []string{"sluice_land", "sluice_raw"} {
+		if err := d.Create(b.Context(), name); err != nil {
+			b.Fatal(err)
+		}
+	}
+	s := onServer(b, d, "sluice_land", "")
+	onServer(b, d, "sluice_raw", "")
+	db, err := sql.Open("mysql", d.DSN("sluice_raw")+"?interpolateParams=true&tx_isolation=%27READ-COMMITTED%27")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	token, err := s.Fence(b.Context(), "wal")
+	if err != nil {
+		b.Fatal(err)
+	}
+	orders, events := insertPlain.head+values(size, plainCount), insertMessage.head+values(size, 4)
+	var landing, raw time.Duration
+	for n := range b.N {
+		batch := order.Batch{Log: "wal", Token: token, From: position(n * size), To: position((n + 1) * size), Orders: landedOrders(n*size, size)}
+		rows, messages := rawValues(b, batch.Orders)
+		began := time.Now()
+		if err := s.Land(b.Context(), batch); err != nil {
+			b.Fatal(err)
+		}
+		landing += time.Since(began)
+		began = time.Now()
+		tx, err := db.Begin()
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, insert := range []struct {
+			query  string
+			values []any
+		}{{orders, rows}, {events, messages}} {
+			if _, err := tx.Exec(insert.query, insert.values...); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := tx.Commit(); err != nil {
+			b.Fatal(err)
+		}
+		raw += time.Since(began)
+	}
+	b.ReportMetric(float64(landing)/float64(b.N*size), "land-ns/order")
+	b.ReportMetric(float64(raw)/float64(b.N*size), "raw-ns/order")
+}
+
+func benchmarkLand(b *testing.B, s *Store) {
 	ctx := b.Context()
 	token, err := s.Fence(ctx, "wal")
 	if err != nil {
@@ -46,23 +107,25 @@ func BenchmarkLand(b *testing.B) {
 
 func BenchmarkRawInsert(b *testing.B) {
 	for _, rows := range []int{1, 4, 10, 50} {
-		b.Run(fmt.Sprintf("rows=%d", rows), func(b *testing.B) { rawInsert(b, rows) })
+		b.Run(fmt.Sprintf("rows=%d", rows), func(b *testing.B) {
+			path := filepath.Join(b.TempDir(), "shop.db")
+			s, err := Open(b.Context(), path, Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
+			db, err := sql.Open("sqlite", sqliteDSN(path, "5000", false))
+			if err != nil {
+				b.Fatal(err)
+			}
+			rawInsert(b, db, rows)
+		})
 	}
 }
 
-func rawInsert(b *testing.B, perInsert int) {
-	dsn := filepath.Join(b.TempDir(), "shop.db")
-	s, err := Open(b.Context(), dsn, Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		b.Fatal(err)
-	}
-	db, err := sql.Open("sqlite", sqliteDSN(dsn, "5000", false))
-	if err != nil {
-		b.Fatal(err)
-	}
+func rawInsert(b *testing.B, db *sql.DB, perInsert int) {
 	defer db.Close()
 	db.SetMaxOpenConns(1)
 	orders, err := db.Prepare("INSERT INTO orders (" + plainColumns + ") VALUES " + values(perInsert, plainCount))

@@ -35,7 +35,7 @@ func (s *Store) SaveProduct(ctx context.Context, p catalog.Product) (catalog.Pro
 			return err
 		}
 		_, err = c.exec("INSERT INTO products (id, version, doc) VALUES (?, ?, ?)", string(p.ID), p.Version, doc)
-		return err
+		return raced(err)
 	})
 	return p, err
 }

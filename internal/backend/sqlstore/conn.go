@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"unicode/utf8"
 )
 
 // conn is a pooled connection that keeps its prepared statements. database/sql
@@ -15,19 +17,30 @@ import (
 // about as much as inserting it.
 type conn struct {
 	driver.Conn
+	d     *dialect
 	stmts map[string]driver.Stmt
 	buf   args // reused: a connection serves one caller at a time
+	dead  bool // not to be used again: what its transaction did is not known
+
+	// doubt: an earlier run of this write asked for a commit and did not hear of
+	// its end. What that run wrote is locked until its end is decided, so reading
+	// it FOR UPDATE tells.
+	doubt bool
 }
 
 // connector wraps a driver's so that its connections are *conn.
-type connector struct{ driver.Connector }
+type connector struct {
+	driver.Connector
+	d *dialect
+}
 
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	dc, err := c.Connector.Connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &conn{Conn: dc, stmts: map[string]driver.Stmt{}}, nil
+	fresh := &conn{Conn: dc, d: c.d, stmts: map[string]driver.Stmt{}}
+	return fresh, fresh.prepare(ctx)
 }
 
 // Close ends the statements before their connection.
@@ -51,7 +64,7 @@ func (c *conn) ResetSession(ctx context.Context) error {
 
 func (c *conn) IsValid() bool {
 	v, ok := c.Conn.(driver.Validator)
-	return !ok || v.IsValid()
+	return !c.dead && (!ok || v.IsValid())
 }
 
 // onConn runs f on a connection of the pool. ctx bounds the wait for one.
@@ -100,6 +113,17 @@ func (a *args) optInt(n int64) {
 	a.add(n)
 }
 
+// inText makes values fit to be written into a statement, which is text: bytes
+// that are none are marked as bytes.
+func (a args) inText() args {
+	for i, v := range a {
+		if s, ok := v.Value.(string); ok && !utf8.ValidString(s) {
+			a[i].Value = []byte(s)
+		}
+	}
+	return a
+}
+
 // bind turns ordinary values into args, in a buffer that lives until the next call.
 func (c *conn) bind(values []any) args {
 	c.buf = c.buf[:0]
@@ -120,7 +144,7 @@ func (c *conn) prepared(query string) (driver.Stmt, error) {
 	if s := c.stmts[query]; s != nil {
 		return s, nil
 	}
-	s, err := c.Prepare(query)
+	s, err := c.Prepare(strings.ReplaceAll(query, "LIMIT ?", c.d.limit))
 	if err != nil {
 		return nil, fmt.Errorf("prepare %.80q: %w", query, err)
 	}
@@ -135,24 +159,47 @@ func (c *conn) exec(query string, values ...any) (int64, error) {
 }
 
 func (c *conn) execArgs(query string, a args) (int64, error) {
-	s, err := c.prepared(query)
-	if err != nil {
-		return 0, err
+	var r driver.Result
+	if c.d.inText {
+		var err error
+		if r, err = c.Conn.(driver.ExecerContext).ExecContext(context.Background(), query, a.inText()); err != nil {
+			return 0, unskipped(err)
+		}
+		return r.RowsAffected()
 	}
-	r, err := s.(driver.StmtExecContext).ExecContext(context.Background(), a)
+	s, err := c.prepared(query)
+	if err == nil {
+		r, err = s.(driver.StmtExecContext).ExecContext(context.Background(), a)
+	}
 	if err != nil {
 		return 0, err
 	}
 	return r.RowsAffected()
 }
 
-// query calls each with every row. The row is reused; its strings and slices are not.
-func (c *conn) query(ctx context.Context, query string, each func(row []driver.Value) error, values ...any) error {
+// unskipped names what a driver means by asking for another way: there is none.
+func unskipped(err error) error {
+	if err == driver.ErrSkip {
+		return errors.New("statement is longer than the driver's packets")
+	}
+	return err
+}
+
+func (c *conn) rows(ctx context.Context, query string, a args) (driver.Rows, error) {
+	if c.d.inText {
+		rows, err := c.Conn.(driver.QueryerContext).QueryContext(ctx, query, a.inText())
+		return rows, unskipped(err)
+	}
 	s, err := c.prepared(query)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	rows, err := s.(driver.StmtQueryContext).QueryContext(ctx, c.bind(values))
+	return s.(driver.StmtQueryContext).QueryContext(ctx, a)
+}
+
+// query calls each with every row. The row is reused; its strings and slices are not.
+func (c *conn) query(ctx context.Context, query string, each func(row []driver.Value) error, values ...any) error {
+	rows, err := c.rows(ctx, query, c.bind(values))
 	if err != nil {
 		return err
 	}
@@ -168,8 +215,29 @@ func (c *conn) query(ctx context.Context, query string, each func(row []driver.V
 		} else if err != nil {
 			return err
 		}
+		if c.d.inText {
+			own(row)
+		}
 		if err := each(row); err != nil {
 			return err
+		}
+	}
+}
+
+// own copies what a row shows of the driver's buffer, which the next row overwrites.
+func own(row []driver.Value) {
+	n := 0
+	for _, v := range row {
+		if b, ok := v.([]byte); ok {
+			n += len(b)
+		}
+	}
+	buf := make([]byte, 0, n)
+	for i, v := range row {
+		if b, ok := v.([]byte); ok {
+			at := len(buf)
+			buf = append(buf, b...)
+			row[i] = buf[at:len(buf):len(buf)]
 		}
 	}
 }
@@ -205,7 +273,14 @@ func blob(v driver.Value) []byte {
 	return nil
 }
 
+// integer of a column that is neither NULL nor a number is a mistake in the
+// statement.
 func integer(v driver.Value) int64 {
-	n, _ := v.(int64)
-	return n
+	switch v := v.(type) {
+	case nil:
+		return 0
+	case int64:
+		return v
+	}
+	panic(fmt.Sprintf("sqlstore: a %T where a number is selected", v))
 }

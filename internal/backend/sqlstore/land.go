@@ -3,7 +3,9 @@ package sqlstore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	"sluice/internal/lib/outbox"
 	"sluice/internal/order"
@@ -13,7 +15,7 @@ import (
 // Fence implements order.Store.
 func (s *Store) Fence(ctx context.Context, log stock.LogID) (token uint64, err error) {
 	err = s.writing(ctx, "fence", func(c *conn) error {
-		if _, err := c.exec(fenceSQL, string(log)); err != nil {
+		if _, err := c.exec(c.d.fence, string(log)); err != nil {
 			return err
 		}
 		row, _, err := c.one("SELECT token FROM watermarks WHERE log = ?", string(log))
@@ -90,66 +92,187 @@ func prepareLanding(b order.Batch) (*landing, error) {
 	return l, nil
 }
 
-// check compares token and watermark inside the transaction.
-func (l *landing) check(c *conn) error {
-	row, ok, err := c.one("SELECT token, epoch, position FROM watermarks WHERE log = ?", string(l.Log))
+// move takes the watermark from the batch's start to its end, if it stands
+// there and the token is the newest. Landers of one log wait for each other
+// here. One that has lost the log, or its place, learns which.
+func (l *landing) move(c *conn) error {
+	moved, err := c.exec("UPDATE watermarks SET epoch = ?, position = ? WHERE log = ? AND token = ? AND epoch = ? AND position = ?",
+		int64(l.To.Epoch), int64(l.To.Position), string(l.Log), int64(l.Token), int64(l.From.Epoch), int64(l.From.Position))
+	if err != nil || moved == 1 {
+		return err
+	}
+	row, ok, err := c.one("SELECT token, epoch, position FROM watermarks WHERE log = ?"+c.d.forUpdate, string(l.Log))
 	if err != nil {
 		return err
 	}
 	if !ok || uint64(integer(row[0])) != l.Token {
 		return fmt.Errorf("log %s, token %d: %w", l.Log, l.Token, order.ErrFenced)
 	}
-	if at := cursor(l.Log, integer(row[1]), integer(row[2])); at.Epoch != l.From.Epoch || at.Position != l.From.Position {
-		return fmt.Errorf("log %s stands at %d.%d, batch starts at %d.%d: %w",
-			l.Log, at.Epoch, at.Position, l.From.Epoch, l.From.Position, order.ErrWatermark)
+	at := cursor(l.Log, integer(row[1]), integer(row[2]))
+	if c.doubt && at == l.To {
+		return errLanded
 	}
-	_, err = c.exec("UPDATE watermarks SET epoch = ?, position = ? WHERE log = ?",
-		int64(l.To.Epoch), int64(l.To.Position), string(l.Log))
-	return err
+	return fmt.Errorf("log %s stands at %d.%d, batch starts at %d.%d: %w",
+		l.Log, at.Epoch, at.Position, l.From.Epoch, l.From.Position, order.ErrWatermark)
 }
+
+// errLanded: the commit whose answer was lost had taken effect. Nobody else has
+// the token, so nobody else has moved the watermark to where this batch ends.
+var errLanded = errors.New("landed already")
 
 // write is the whole transaction.
 func (l *landing) write(c *conn) error {
-	if err := l.check(c); err != nil {
+	if err := l.move(c); err == errLanded {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if err := landRules(c, &l.Batch); err != nil {
 		return err
 	}
 	return l.insert(c)
 }
 
-// insert puts the rows that are not there yet, and their events. One row a
-// statement: SQLite keeps an undo journal of every page that a statement of
-// several rows touches, and the driver looks for each parameter among all of
-// them; a statement that is prepared once costs less than either.
+// insert puts the rows that are not there yet, and their events.
 func (l *landing) insert(c *conn) error {
-	messages := l.messages
-	for i, row := range l.rows {
-		query := insertPlain
-		if len(row) > plainCount {
-			query = insertOrder
+	var known []bool // by row; nil: all are new
+	for at := 0; at < len(l.rows); {
+		n := c.d.share(l.rows[at:])
+		query := &insertPlain
+		if len(l.rows[at]) > plainCount {
+			query = &insertOrder
 		}
-		added, err := c.execArgs(query, row)
+		err := query.rows(c, l.rows[at:at+n])
+		if duplicate(err) {
+			if known == nil {
+				known = make([]bool, len(l.rows))
+			}
+			err = l.insertNew(c, query, at, at+n, known, err)
+		}
 		if err != nil {
 			return err
 		}
-		mine := messages[:len(l.Orders[i].Events)]
-		messages = messages[len(mine):]
-		if added == 0 {
-			continue
+		at += n
+	}
+	if known == nil {
+		return insertMessage.all(c, l.messages)
+	}
+	var events []args
+	for i, from := 0, 0; i < len(known); i++ {
+		to := from + len(l.Orders[i].Events)
+		if !known[i] {
+			events = append(events, l.messages[from:to]...)
 		}
-		for _, m := range mine {
-			if _, err := c.execArgs(insertMessage, m); err != nil {
-				return err
-			}
+		from = to
+	}
+	return insertMessage.all(c, events)
+}
+
+// insertNew writes, of rows from..to−1 that collided, those whose reservation
+// has no row yet, and marks the others as known. Rows that landed before are
+// rare (somebody reads a log again), so they are looked for only now. Any other
+// collision (an order id, a key used twice) is still the error.
+func (l *landing) insertNew(c *conn, query *insertion, from, to int, known []bool, collision error) error {
+	fresh := make([]args, 0, to-from)
+	seen := map[stock.ID]bool{}
+	for i := from; i < to; i++ {
+		r := l.Orders[i].Order.Reservation
+		_, there, err := c.one("SELECT 1 FROM orders WHERE activity = ? AND epoch = ? AND bucket = ? AND number = ?",
+			string(r.Activity), int64(r.Epoch), int64(r.Bucket), int64(r.Number))
+		if err != nil {
+			return err
 		}
+		if known[i] = there || seen[r]; !known[i] {
+			fresh, seen[r] = append(fresh, l.rows[i]), true
+		}
+	}
+	if len(fresh) == to-from {
+		return collision
+	}
+	return query.all(c, fresh)
+}
+
+// insertion is an INSERT of rows of one shape.
+type insertion struct {
+	head, marks string
+	one         string // of a single row, the same text each time
+}
+
+func insertInto(table, columns string, n int) insertion {
+	i := insertion{head: "INSERT INTO " + table + " (" + columns + ") VALUES ", marks: placeholders(n)}
+	i.one = i.head + i.marks
+	return i
+}
+
+var (
+	insertPlain   = insertInto("orders", plainColumns, plainCount)
+	insertOrder   = insertInto("orders", plainColumns+extraColumns, plainCount+extraCount)
+	insertMessage = insertInto("outbox", "msg_key, topic, at, body", 4)
+)
+
+// all writes any number of rows.
+func (i *insertion) all(c *conn, rows []args) error {
+	for len(rows) > 0 {
+		n := c.d.share(rows)
+		if err := i.rows(c, rows[:n]); err != nil {
+			return err
+		}
+		rows = rows[n:]
 	}
 	return nil
 }
 
-var (
-	insertPlain   = "INSERT INTO orders (" + plainColumns + ") VALUES " + placeholders(plainCount) + onSameReservation
-	insertOrder   = "INSERT INTO orders (" + plainColumns + extraColumns + ") VALUES " + placeholders(plainCount+extraCount) + onSameReservation
-	insertMessage = "INSERT INTO outbox (msg_key, topic, at, body) VALUES " + placeholders(4)
-)
+// rows writes rows by one statement.
+func (i *insertion) rows(c *conn, rows []args) error {
+	if len(rows) == 1 {
+		_, err := c.execArgs(i.one, rows[0])
+		return err
+	}
+	all := make(args, 0, len(rows)*len(rows[0]))
+	for _, row := range rows {
+		for _, v := range row {
+			all.add(v.Value)
+		}
+	}
+	_, err := c.execArgs(i.one+strings.Repeat(","+i.marks, len(rows)-1), all)
+	return err
+}
+
+// share is how many of these rows, from the first, one INSERT takes: as many of
+// one shape as stay within its bounds, at least one.
+func (d *dialect) share(rows []args) (n int) {
+	if d.rows == 1 {
+		return 1
+	}
+	for bytes := 0; n < min(len(rows), d.rows) && len(rows[n]) == len(rows[0]); n++ {
+		for _, v := range rows[n] {
+			switch v := v.Value.(type) {
+			case string:
+				bytes += len(v)
+			case []byte:
+				bytes += len(v)
+			default:
+				bytes += 20
+			}
+		}
+		if n > 0 && bytes > d.bytes {
+			break
+		}
+	}
+	return n
+}
+
+// insertMessages writes events in their order.
+func insertMessages(c *conn, events []outbox.Message) error {
+	rows := make([]args, len(events))
+	for i := range events {
+		var err error
+		if rows[i], err = messageArgs(&events[i]); err != nil {
+			return err
+		}
+	}
+	return insertMessage.all(c, rows)
+}
 
 func messageArgs(m *outbox.Message) (args, error) {
 	if len(m.Key) < 1 || len(m.Key) > 64 || m.Topic == "" {

@@ -24,7 +24,7 @@ type Notification struct {
 // the message again changes nothing.
 func (s *Store) SaveNotification(ctx context.Context, messageID int64, user stock.UserID, topic string, body []byte, at stock.Millis) error {
 	return s.writing(ctx, "save notification", func(c *conn) error {
-		_, err := c.exec("INSERT INTO notifications (id, user, topic, at, body) VALUES (?, ?, ?, ?, ?)"+onSameID,
+		_, err := c.exec("INSERT INTO notifications (id, user, topic, at, body) VALUES (?, ?, ?, ?, ?)"+c.d.onSameID,
 			messageID, string(user), topic, int64(at), body)
 		return err
 	})
@@ -75,8 +75,11 @@ func (s *Store) TrimNotifications(ctx context.Context, before stock.Millis, limi
 		return false, err
 	}
 	err = s.writing(ctx, "trim notifications", func(c *conn) error {
-		_, err := c.exec("DELETE FROM notifications WHERE id IN (SELECT id FROM (SELECT id FROM notifications ORDER BY id LIMIT ?) AS oldest) AND at < ?",
-			limit, int64(before))
+		row, _, err := c.one("SELECT max(id) FROM (SELECT id FROM notifications ORDER BY id LIMIT ?) AS oldest", limit)
+		if err != nil {
+			return err
+		}
+		_, err = c.exec("DELETE FROM notifications WHERE id <= ? AND at < ?", integer(row[0]), int64(before))
 		return err
 	})
 	return err == nil, err

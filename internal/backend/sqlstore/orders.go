@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"sluice/internal/lib/outbox"
@@ -14,7 +15,7 @@ import (
 // Get implements order.Store. An id that no order can have is not there either.
 func (s *Store) Get(ctx context.Context, id stock.OrderID) (o order.Order, err error) {
 	err = s.reading(ctx, "get order", func(c *conn) error {
-		o, err = readOrder(c, id)
+		o, err = readOrder(c, id, "")
 		return err
 	})
 	return o, err
@@ -22,12 +23,12 @@ func (s *Store) Get(ctx context.Context, id stock.OrderID) (o order.Order, err e
 
 const getOrder = "SELECT " + orderColumns + " FROM orders WHERE id = ?"
 
-func readOrder(c *conn, id stock.OrderID) (order.Order, error) {
+func readOrder(c *conn, id stock.OrderID, forUpdate string) (order.Order, error) {
 	n, ok := rowID(id)
 	if !ok {
 		return order.Order{}, fmt.Errorf("%w: %.32q", order.ErrNoSuchOrder, string(id))
 	}
-	row, ok, err := c.one(getOrder, n)
+	row, ok, err := c.one(getOrder+forUpdate, n)
 	if err != nil {
 		return order.Order{}, err
 	}
@@ -45,10 +46,16 @@ const updateOrder = "UPDATE orders SET state = ?, version = ?, expires_at = ?, c
 // the payment that a late order is for) is written once: change may not touch
 // the identity, and changes of the rest are not saved.
 func (s *Store) Update(ctx context.Context, id stock.OrderID, change func(o *order.Order) ([]outbox.Message, error)) error {
-	err := s.write.do(ctx, func(c *conn) error {
-		o, err := readOrder(c, id)
+	var saved args // by an earlier run of this
+	err := s.do(ctx, func(c *conn) error {
+		o, err := readOrder(c, id, c.d.forUpdate)
 		if err != nil {
 			return err
+		}
+		if c.doubt && saved != nil {
+			if is, err := sameSave(&o, saved); is || err != nil {
+				return err
+			}
 		}
 		was := o
 		events, err := change(&o)
@@ -58,9 +65,33 @@ func (s *Store) Update(ctx context.Context, id stock.OrderID, change func(o *ord
 		if o.ID != was.ID || o.Reservation != was.Reservation || o.Activity != was.Activity || o.User != was.User || o.Key != was.Key {
 			return fmt.Errorf("%w: an update must not change whose order %s is", stock.ErrInvalid, id)
 		}
-		return saveOrder(c, &o, was.Version, events)
+		if saved, err = saveArgs(&o, was.Version); err != nil {
+			return err
+		}
+		changed, err := c.execArgs(updateOrder, saved)
+		if err != nil {
+			return err
+		}
+		if changed != 1 {
+			return fmt.Errorf("%w: order %s is no longer at version %d", errRaced, id, was.Version)
+		}
+		return insertMessages(c, events)
 	})
 	return asItIs("update order", err)
+}
+
+// sameSave says whether a commit without an answer has saved o: it is now as
+// that would have left it. An order that has changed again since may have gone
+// through that state or not.
+func sameSave(o *order.Order, saved args) (bool, error) {
+	if int64(o.Version) < saved[1].Value.(int64) {
+		return false, nil
+	}
+	is, err := saveArgs(o, o.Version-1)
+	if err != nil || reflect.DeepEqual(is, saved) {
+		return true, err
+	}
+	return false, fmt.Errorf("%w: order %s was changed again meanwhile", stock.ErrUnknown, o.ID)
 }
 
 // refusal marks an error of a callback, which its caller gets back as it is.
@@ -72,12 +103,13 @@ func asItIs(what string, err error) error {
 		return r.error
 	}
 	if err != nil {
-		return fmt.Errorf("store: %s: %w", what, err)
+		return failed(what, err)
 	}
 	return nil
 }
 
-func saveOrder(c *conn, o *order.Order, version int, events []outbox.Message) error {
+// saveArgs binds updateOrder.
+func saveArgs(o *order.Order, version int) (args, error) {
 	id, _ := rowID(o.ID)
 	a := make(args, 0, 16)
 	a.text(string(o.State))
@@ -85,27 +117,11 @@ func saveOrder(c *conn, o *order.Order, version int, events []outbox.Message) er
 	a.optInt(int64(o.ExpiresAt))
 	a.optInt(int64(o.CheckAt))
 	if err := appendMutable(&a, o); err != nil {
-		return err
+		return nil, err
 	}
 	a.int(id)
 	a.int(int64(version))
-	changed, err := c.execArgs(updateOrder, a)
-	if err != nil {
-		return err
-	}
-	if changed != 1 {
-		return fmt.Errorf("order %s is no longer at version %d", o.ID, version)
-	}
-	for i := range events {
-		m, err := messageArgs(&events[i])
-		if err != nil {
-			return err
-		}
-		if _, err := c.execArgs(insertMessage, m); err != nil {
-			return err
-		}
-	}
-	return nil
+	return a, nil
 }
 
 // List implements order.Store. A query by state alone walks orders from the
@@ -114,7 +130,7 @@ func (s *Store) List(ctx context.Context, q order.Query) ([]order.Order, error) 
 	if q.Limit < 1 || q.Limit > order.MaxPage {
 		return nil, fmt.Errorf("store: list orders: %w: limit %d is not in 1..%d", stock.ErrInvalid, q.Limit, order.MaxPage)
 	}
-	query, values, err := listing(q)
+	query, values, err := listing(s.d, q)
 	if err != nil {
 		return nil, fmt.Errorf("store: list orders: %w", err)
 	}
@@ -153,7 +169,7 @@ func (f *filter) sql() string {
 
 // listing writes the statement for a query. Pages are chosen by id inside an
 // index first and only then read, so that sorting never carries whole rows.
-func listing(q order.Query) (string, []any, error) {
+func listing(d *dialect, q order.Query) (string, []any, error) {
 	var f filter
 	if q.Reservation != nil {
 		r := *q.Reservation
@@ -195,7 +211,7 @@ func listing(q order.Query) (string, []any, error) {
 		switch {
 		case q.State == "":
 		case q.User != "":
-			f.and(stateOfUser, string(q.State))
+			f.and(d.stateOfUser, string(q.State))
 		default:
 			f.and("state = ?", string(q.State))
 		}

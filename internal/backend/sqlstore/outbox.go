@@ -3,7 +3,6 @@ package sqlstore
 import (
 	"context"
 	"database/sql/driver"
-	"encoding/json"
 	"fmt"
 
 	"sluice/internal/lib/outbox"
@@ -34,7 +33,8 @@ const (
 	dropFresh    = "DELETE FROM outbox WHERE id = ?"
 	dropFailed   = "DELETE FROM outbox_failed WHERE id = ?"
 	deadMessages = "SELECT id, msg_key, topic, at, body, attempts, reason FROM outbox_failed WHERE next_at IS NULL AND id > ? ORDER BY id LIMIT ?"
-	redriveDead  = "INSERT INTO outbox (id, msg_key, topic, at, body) SELECT id, msg_key, topic, at, body FROM outbox_failed WHERE id = ? AND next_at IS NULL"
+	redriveDead  = "INSERT INTO outbox (id, msg_key, topic, at, body) SELECT id, msg_key, topic, at, body FROM outbox_failed WHERE id = ?"
+	deadLetter   = "SELECT 1 FROM outbox_failed WHERE id = ? AND next_at IS NULL"
 	backlogSize  = `SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM outbox_failed),
 		(SELECT at FROM outbox ORDER BY id LIMIT 1), (SELECT at FROM outbox_failed ORDER BY id LIMIT 1)`
 )
@@ -74,15 +74,12 @@ func (s *Store) Done(ctx context.Context, ids []int64) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	list, err := json.Marshal(ids)
-	if err != nil {
-		return err
-	}
+	list, values := s.d.idList(ids)
 	return s.writing(ctx, "messages done", func(c *conn) error {
-		if _, err := c.exec("DELETE FROM outbox WHERE id IN "+idList, string(list)); err != nil {
+		if _, err := c.exec("DELETE FROM outbox WHERE id IN "+list, values...); err != nil {
 			return err
 		}
-		_, err := c.exec("DELETE FROM outbox_failed WHERE id IN "+idList, string(list))
+		_, err := c.exec("DELETE FROM outbox_failed WHERE id IN "+list, values...)
 		return err
 	})
 }
@@ -99,6 +96,12 @@ func (s *Store) Bury(ctx context.Context, id int64, reason string) error {
 
 // fail counts a failed attempt; nextAt nil is never again.
 func fail(c *conn, id int64, nextAt any, reason string) error {
+	if c.doubt {
+		row, ok, err := c.one("SELECT next_at, reason FROM outbox_failed WHERE id = ?"+c.d.forUpdate, id)
+		if err != nil || ok && row[0] == nextAt && text(row[1]) == reason {
+			return err // the commit without an answer took effect
+		}
+	}
 	changed, err := c.exec(failAgain, nextAt, reason, id)
 	if err != nil || changed == 1 {
 		return err
@@ -117,12 +120,21 @@ func fail(c *conn, id int64, nextAt any, reason string) error {
 // before the messages that it blocked.
 func (s *Store) Redrive(ctx context.Context, id int64) error {
 	return s.writing(ctx, "redrive message", func(c *conn) error {
-		changed, err := c.exec(redriveDead, id)
+		_, dead, err := c.one(deadLetter+c.d.forUpdate, id)
 		if err != nil {
 			return err
 		}
-		if changed == 0 {
+		if !dead && c.doubt {
+			_, redriven, err := c.one("SELECT 1 FROM outbox WHERE id = ?", id)
+			if err != nil || redriven {
+				return err // the commit without an answer took effect
+			}
+		}
+		if !dead {
 			return fmt.Errorf("%w: no dead letter %d", outbox.ErrNoSuchMessage, id)
+		}
+		if _, err := c.exec(redriveDead, id); err != nil {
+			return err
 		}
 		_, err = c.exec(dropFailed, id)
 		return err

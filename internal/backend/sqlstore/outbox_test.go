@@ -8,8 +8,12 @@ import (
 )
 
 func TestOutbox(t *testing.T) {
+	checkOutbox(t, func(t *testing.T) *Store { return openStore(t) })
+}
+
+func checkOutbox(t *testing.T, open func(t *testing.T) *Store) {
 	outboxtest.Run(t, func(t *testing.T) outboxtest.Queue {
-		s := openStore(t)
+		s := open(t)
 		return outboxtest.Queue{Queue: s, Put: func(t *testing.T, messages ...outbox.Message) {
 			t.Helper()
 			put(t, s, messages...)
@@ -20,16 +24,7 @@ func TestOutbox(t *testing.T) {
 func put(t *testing.T, s *Store, messages ...outbox.Message) {
 	t.Helper()
 	err := s.writing(t.Context(), "put", func(c *conn) error {
-		for i := range messages {
-			m, err := messageArgs(&messages[i])
-			if err != nil {
-				return err
-			}
-			if _, err := c.execArgs(insertMessage, m); err != nil {
-				return err
-			}
-		}
-		return nil
+		return insertMessages(c, messages)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -6,8 +6,9 @@ import (
 	"sluice/internal/stock"
 )
 
-func TestRepairsAreKept(t *testing.T) {
-	s := openStore(t)
+func TestRepairsAreKept(t *testing.T) { checkRepairs(t, openStore(t)) }
+
+func checkRepairs(t *testing.T, s *Store) {
 	f := func(activity stock.ActivityID, id, want string) {
 		t.Helper()
 		if doc, err := s.Repair(t.Context(), activity, id); err != nil || string(doc) != want {

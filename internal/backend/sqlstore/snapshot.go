@@ -28,10 +28,15 @@ func (s *Store) Snapshot(ctx context.Context, activity stock.ActivityID, visit f
 	marks := map[stock.LogID]stock.Cursor{}
 	var undelivered []outbox.Message
 	err := s.reading(ctx, "snapshot", func(c *conn) error {
-		if _, err := c.exec(beginRead); err != nil {
-			return err
+		for _, begin := range c.d.beginRead {
+			if _, err := c.exec(begin); err != nil {
+				return err
+			}
 		}
-		defer c.exec("ROLLBACK") // nothing was written; this only lets the moment go
+		defer func() { // nothing was written; this only lets the moment go
+			_, err := c.exec("ROLLBACK")
+			c.dead = err != nil
+		}()
 		err := c.query(ctx, "SELECT log, epoch, position FROM watermarks", func(row []driver.Value) error {
 			log := stock.LogID(text(row[0]))
 			marks[log] = cursor(log, integer(row[1]), integer(row[2]))
@@ -40,7 +45,7 @@ func (s *Store) Snapshot(ctx context.Context, activity stock.ActivityID, visit f
 		if err != nil {
 			return err
 		}
-		err = c.query(ctx, undeliveredOf, func(row []driver.Value) error {
+		err = c.query(ctx, undeliveredOf(c.d), func(row []driver.Value) error {
 			undelivered = append(undelivered, scanMessage(row))
 			return nil
 		}, string(activity), string(activity))
@@ -63,12 +68,14 @@ func (s *Store) Snapshot(ctx context.Context, activity stock.ActivityID, visit f
 	return marks, undelivered, nil
 }
 
-// A key that is no number (a reminder's) casts to 0, which is no order.
-// CROSS JOIN keeps the order of the tables: the messages are few, the orders many.
-const undeliveredOf = `
-	SELECT m.id, m.msg_key, m.topic, m.at, NULL, 0, NULL
-	FROM outbox m CROSS JOIN orders o ON o.id = CAST(m.msg_key AS INTEGER) WHERE o.activity = ?
+// undeliveredOf finds messages by order. A key that is no number (a
+// reminder's) casts to 0, which is no order. The messages are few, the orders
+// many: hence the order of the tables.
+func undeliveredOf(d *dialect) string {
+	of := d.inOrder + " orders o ON o.id = CAST(m.msg_key AS " + d.signed + ") WHERE o.activity = ?"
+	return `
+	SELECT m.id, m.msg_key, m.topic, m.at, NULL, 0, NULL FROM outbox m ` + of + `
 	UNION ALL
-	SELECT m.id, m.msg_key, m.topic, m.at, NULL, m.attempts, m.reason
-	FROM outbox_failed m CROSS JOIN orders o ON o.id = CAST(m.msg_key AS INTEGER) WHERE o.activity = ?
+	SELECT m.id, m.msg_key, m.topic, m.at, NULL, m.attempts, m.reason FROM outbox_failed m ` + of + `
 	ORDER BY 1`
+}

@@ -1,25 +1,31 @@
-// Package sqlstore keeps orders, products, activities and the outbox in one
-// SQL database; today that is SQLite, and sqlite.go is all that knows it.
+// Package sqlstore keeps orders, products, activities, leases and the outbox in
+// one SQL database: SQLite in a file, or MariaDB, MySQL or TiDB on a server.
+// dialect.go is all in which they differ. MySQL 8 and TiDB are claimed by
+// dialect and have not been tested.
 //
 // Invariants: every write is one transaction and durable when it returns nil
-// (state, its events and the landing watermark together); writes have one
-// order, given by a single writer that shares each commit among its callers;
-// outbox message ids ascend in that order and are never used again. Reads see
-// committed rows only and never wait for the writer.
+// (state, its events and the landing watermark together); the messages of one
+// key have ids that ascend in commit order, and no id is ever used again; a
+// write whose commit was not heard of is looked for before it is repeated.
+// Reads see committed rows only and never wait for writers.
 //
-// Bounds: the write queue, the read pool and every page are bounded; past the
+// SQLite has a single writer that shares each commit among its callers. On a
+// server writes run side by side, conditional on what they read.
+//
+// Bounds: the writes under way, the pools and every page are bounded; past the
 // first, stock.ErrOverloaded. It refuses business rules: what an order or an
-// activity may become is decided by the callbacks it is given.
+// activity may become is decided by the callbacks it is given. DESIGN.md says
+// why it is as it is.
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -27,6 +33,7 @@ import (
 	"sluice/internal/stock"
 
 	"sluice/internal/catalog"
+	"sluice/internal/lib/lease"
 	"sluice/internal/lib/outbox"
 	"sluice/internal/order"
 	"sluice/internal/sale"
@@ -37,10 +44,12 @@ var ErrClosed = errors.New("store is closed")
 
 // Store is one database. Safe for concurrent use.
 type Store struct {
+	d      *dialect
 	write  *writer
 	read   *sql.DB
-	upkeep *sql.DB
-	ckpt   int64 // of the last Checkpoint, see there
+	upkeep *sql.DB // nil where the server sees to itself
+	ckpt   *int64  // of the last Checkpoint, see there
+	lease  *lease.Grant
 }
 
 var (
@@ -48,76 +57,102 @@ var (
 	_ catalog.Store = (*Store)(nil)
 	_ sale.Store    = (*Store)(nil)
 	_ outbox.Queue  = (*Store)(nil)
+	_ lease.Leases  = (*Store)(nil)
 )
 
 // Options of a store; zero values are the defaults.
 type Options struct {
 	Log     *slog.Logger  // nil: discarded
-	Readers int           // connections for reading, ≥ 1; default 4
-	Busy    time.Duration // how long to wait for another process that holds the database; default 5 s
+	Readers int           // connections for reading, ≥ 1; default 4, on a server 8
+	Writers int           // connections for writing on a server, ≥ 1; default 16
+	Busy    time.Duration // how long to wait for another process that holds the SQLite database; default 5 s
 }
 
-// Open opens the database at path, creating it and bringing its layout up to
-// date when needed. It fails when another process holds the database for
-// longer than Busy, and when the file is not a database or was written by a
-// newer version of this program.
-func Open(ctx context.Context, path string, o Options) (*Store, error) {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Readers < 1 {
-		o.Readers = 4
-	}
+func (o *Options) defaults(readers int) {
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	o.Readers = max(cmp.Or(o.Readers, readers), 1)
+	o.Writers = max(cmp.Or(o.Writers, 16), 1)
 	if o.Busy <= 0 {
 		o.Busy = 5 * time.Second
 	}
+}
+
+// Open opens the SQLite database at path, creating it and bringing its layout
+// up to date when needed. It fails when another process holds the database for
+// longer than Busy, and when the file is not a database or was written by a
+// newer version of this program.
+func Open(ctx context.Context, path string, o Options) (*Store, error) {
+	o.defaults(4)
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	busy := strconv.FormatInt(o.Busy.Milliseconds(), 10)
-	if err := migrate(ctx, sqliteDSN(path, busy, false), o.Log); err != nil {
-		return nil, fmt.Errorf("store %s: %w", path, err)
-	}
-	w, err := openPool(sqliteDSN(path, busy, false), 1)
+	p, err := sqlitePlace(path, o)
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", path, err)
 	}
-	r, err := openPool(sqliteDSN(path, busy, true), o.Readers)
+	return open(ctx, p, o)
+}
+
+// OpenServer opens a database on a MariaDB, MySQL or TiDB server and brings its
+// layout up to date; the database itself has to be there. The address is
+//
+//	mysql://user:password@host:3306/database?readers=8&writers=16&tls=true&readTimeout=15s
+//
+// where readers and writers bound the pools and the rest goes to the driver.
+// No error and no log line shows the password.
+func OpenServer(ctx context.Context, address string, o Options) (*Store, error) {
+	o.defaults(8)
+	p, err := mysqlPlace(address, o)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", path, err), w.Close())
+		return nil, fmt.Errorf("store: %w", err)
 	}
-	u, err := openPool(sqliteDSN(path, busy, false), 1)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", path, err), w.Close(), r.Close())
+	return open(ctx, p, o)
+}
+
+func open(ctx context.Context, p *place, o Options) (*Store, error) {
+	if err := migrate(ctx, p, o.Log); err != nil {
+		return nil, fmt.Errorf("store %s: %w", p.name, err)
 	}
-	s := &Store{write: newWriter(w), read: r, upkeep: u}
+	s := &Store{d: p.dialect, write: newWriter(p.pool(p.write, p.writers), p.dialect), read: p.pool(p.read, p.readers), ckpt: new(int64)}
+	if p.checkpoint != "" {
+		s.upkeep = p.pool(p.write, 1)
+	}
 	if err := s.Ping(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", path, err), s.Close())
+		return nil, errors.Join(fmt.Errorf("store %s: %w", p.name, err), s.Close())
 	}
 	return s, nil
 }
 
 // migrate applies what is missing of the layout.
-func migrate(ctx context.Context, dsn string, log *slog.Logger) error {
-	db, files, err := migrationPool(dsn)
+func migrate(ctx context.Context, p *place, log *slog.Logger) error {
+	files, err := p.layout()
 	if err != nil {
 		return err
 	}
+	db := sql.OpenDB(p.plain)
 	defer db.Close()
-	p, err := goose.NewProvider(gooseDialect, db, files,
-		goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
+	db.SetMaxOpenConns(1)
+	if p.lock != "" {
+		db.SetMaxOpenConns(2) // one has the lock
+		release, err := lockLayout(ctx, db, p.dialect)
+		if err != nil {
+			return fmt.Errorf("migrations: %w", err)
+		}
+		defer release()
+	}
+	m, err := goose.NewProvider(p.goose, db, files, goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("migrations: %w", err)
 	}
-	have, want, err := p.GetVersions(ctx)
+	have, want, err := m.GetVersions(ctx)
 	if err != nil {
 		return fmt.Errorf("migrations: %w", err)
 	}
 	if have > want {
 		return fmt.Errorf("its layout is version %d and this program knows up to %d: run the newer program, or restore a backup", have, want)
 	}
-	done, err := p.Up(ctx)
+	done, err := m.Up(ctx)
 	if err != nil {
 		return fmt.Errorf("migrations: %w", err)
 	}
@@ -127,14 +162,41 @@ func migrate(ctx context.Context, dsn string, log *slog.Logger) error {
 	return nil
 }
 
+// lockLayout keeps other processes from changing the layout. The lock ends with
+// its connection at the latest.
+func lockLayout(ctx context.Context, db *sql.DB, d *dialect) (release func(), err error) {
+	c, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var got sql.NullInt64
+	if err = c.QueryRowContext(ctx, d.lock).Scan(&got); err == nil && got.Int64 != 1 {
+		err = errors.New("another process has been changing the layout for a minute")
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return func() {
+		_, _ = c.ExecContext(context.WithoutCancel(ctx), d.unlock)
+		_ = c.Close()
+	}, nil
+}
+
 // Close waits for the writes under way and closes the database. Later calls
 // answer ErrClosed or the driver's error.
 func (s *Store) Close() error {
 	s.write.drain()
-	// The writer's connection goes last: the last one to leave moves the log
+	// The writer's connection goes last: the last one to leave moves SQLite's log
 	// into the database, which a read-only one may not.
-	return errors.Join(s.read.Close(), s.upkeep.Close(), s.write.db.Close())
+	errs := []error{s.read.Close()}
+	if s.upkeep != nil {
+		errs = append(errs, s.upkeep.Close())
+	}
+	return errors.Join(append(errs, s.write.db.Close())...)
 }
+
+// errReadOnly: the server reads and does not write, as a replica does.
+var errReadOnly = errors.New("the server is read-only")
 
 // Ping says whether the store can be read and still accepts writes. It does
 // not write.
@@ -143,7 +205,10 @@ func (s *Store) Ping(ctx context.Context) error {
 		return fmt.Errorf("store: %w", err)
 	}
 	return s.reading(ctx, "ping", func(c *conn) error {
-		_, _, err := c.one("SELECT 1")
+		row, _, err := c.one(s.d.accepts)
+		if err == nil && text(row[0]) != "ON" {
+			err = errReadOnly
+		}
 		return err
 	})
 }
@@ -152,12 +217,21 @@ func (s *Store) Ping(ctx context.Context) error {
 // database, beside the writer, so that a commit seldom has to: a commit that
 // does takes many times as long. worked says that pages were moved. Run it
 // every 100 ms or so, from one goroutine; nothing breaks when it does not run.
+// On a server there is nothing to do.
 func (s *Store) Checkpoint(ctx context.Context) (worked bool, err error) {
+	if s.upkeep == nil {
+		return false, nil
+	}
 	err = onConn(ctx, s.upkeep, func(c *conn) error {
-		moved, err := checkpoint(c)
-		worked = moved != s.ckpt && moved > 0
-		s.ckpt = moved
-		return err
+		row, _, err := c.one(s.d.checkpoint)
+		if err != nil {
+			return err
+		}
+		// Pages that the others are still reading stay where they are.
+		moved := integer(row[2]) // busy, pages in the log, pages moved
+		worked = moved != *s.ckpt && moved > 0
+		*s.ckpt = moved
+		return nil
 	})
 	if err != nil {
 		return false, fmt.Errorf("store: checkpoint: %w", err)
@@ -168,14 +242,16 @@ func (s *Store) Checkpoint(ctx context.Context) (worked bool, err error) {
 // Stats of the writer: Writes / Commits is how many callers share a commit.
 type Stats struct {
 	Writes, Commits uint64 // since the store was opened
-	Queued          int    // writes waiting now
+	Retries         uint64 // transactions that a server made us run again
+	Queued          int    // writes waiting now; on a server, those under way too
 }
 
 // Stats never waits for the database.
 func (s *Store) Stats() Stats {
-	s.write.mu.Lock()
-	defer s.write.mu.Unlock()
-	return Stats{s.write.writes.Load(), s.write.commits.Load(), len(s.write.queue)}
+	w := s.write
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return Stats{w.writes.Load(), w.commits.Load(), w.retries.Load(), len(w.queue) + w.under}
 }
 
 // reading runs f on a connection of the read pool.
@@ -197,7 +273,7 @@ func failed(what string, err error) error {
 
 // writing runs f as one durable transaction, see writer.do.
 func (s *Store) writing(ctx context.Context, what string, f func(c *conn) error) error {
-	if err := s.write.do(ctx, f); err != nil {
+	if err := s.do(ctx, f); err != nil {
 		return failed(what, err)
 	}
 	return nil

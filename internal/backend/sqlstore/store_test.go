@@ -129,8 +129,9 @@ func rawDB(t *testing.T, path string) *sql.DB {
 	return db
 }
 
-func TestProducts(t *testing.T) {
-	s := openStore(t)
+func TestProducts(t *testing.T) { checkProducts(t, openStore(t)) }
+
+func checkProducts(t *testing.T, s *Store) {
 	mug := catalog.Product{ID: "mug", Title: "Mug", Description: "杯子", Image: "/m.svg", Price: pricing.Money{Amount: 1990, Currency: "CNY"}}
 	v1, err := s.SaveProduct(t.Context(), mug)
 	must(t, err)
@@ -177,8 +178,9 @@ func TestProducts(t *testing.T) {
 	is(t, "page of 501", err, catalog.ErrInvalid)
 }
 
-func TestActivities(t *testing.T) {
-	s := openStore(t)
+func TestActivities(t *testing.T) { checkActivities(t, openStore(t)) }
+
+func checkActivities(t *testing.T, s *Store) {
 	a := sale.Activity{
 		ID: "flash-1", Kind: "flash", Title: "秒杀", State: sale.Draft, OpensAt: 1, ClosesAt: 2, HoldSeconds: 300, PerUser: 2,
 		LatePayment: pricing.AlwaysRefund, Restock: true, Epoch: 1, Revision: 1,
@@ -210,8 +212,9 @@ func TestActivities(t *testing.T) {
 	equal(t, "all", all, []sale.Activity{b, a})
 }
 
-func TestAdjustments(t *testing.T) {
-	s := openStore(t)
+func TestAdjustments(t *testing.T) { checkAdjustments(t, openStore(t)) }
+
+func checkAdjustments(t *testing.T, s *Store) {
 	five := 5
 	a := stock.Adjustment{ID: "z", Activity: "flash-1", SKU: "mug", Delta: -3, Limits: &stock.ItemLimits{PerUser: 1, PerOrder: 2},
 		PerUser: &five, OpensAt: 1, ClosesAt: 2, Hold: 3, Phase: stock.Paused, Reason: "broken", At: 99}
@@ -249,8 +252,9 @@ func TestAdjustments(t *testing.T) {
 	save(other, sale.Adjusted{}, stock.ErrConflict)
 }
 
-func TestNotifications(t *testing.T) {
-	s := openStore(t)
+func TestNotifications(t *testing.T) { checkNotifications(t, openStore(t)) }
+
+func checkNotifications(t *testing.T, s *Store) {
 	for id := int64(1); id <= 5; id++ {
 		for range 2 { // delivered twice
 			must(t, s.SaveNotification(t.Context(), id, "u1", "order.paid", []byte(`{}`), stock.Millis(id)))
@@ -276,8 +280,9 @@ func TestNotifications(t *testing.T) {
 }
 
 // Notifications are trimmed by age, in bounded steps that come to rest.
-func TestTrimNotifications(t *testing.T) {
-	s := openStore(t)
+func TestTrimNotifications(t *testing.T) { checkTrimNotifications(t, openStore(t)) }
+
+func checkTrimNotifications(t *testing.T, s *Store) {
 	for id := int64(1); id <= 25; id++ {
 		must(t, s.SaveNotification(t.Context(), id, "u1", "order.paid", []byte(`{}`), stock.Millis(100*id)))
 	}
@@ -311,8 +316,9 @@ func TestTrimNotifications(t *testing.T) {
 	}
 }
 
-func TestAuditLog(t *testing.T) {
-	s := openStore(t)
+func TestAuditLog(t *testing.T) { checkAuditLog(t, openStore(t)) }
+
+func checkAuditLog(t *testing.T, s *Store) {
 	for i := range 3 {
 		must(t, s.Audit(t.Context(), AuditEntry{At: stock.Millis(i), Actor: "ops", Action: "activity.pause", Subject: "flash-1", Detail: "{}"}))
 	}
@@ -334,8 +340,9 @@ func TestAuditLog(t *testing.T) {
 }
 
 // The proof may read at any time: what it sees is one moment.
-func TestSnapshotIsOneMoment(t *testing.T) {
-	s := openStore(t)
+func TestSnapshotIsOneMoment(t *testing.T) { checkSnapshotIsOneMoment(t, openStore(t)) }
+
+func checkSnapshotIsOneMoment(t *testing.T, s *Store) {
 	token, err := s.Fence(t.Context(), "wal")
 	must(t, err)
 	ctx, stop := context.WithCancel(t.Context())
@@ -371,8 +378,9 @@ func TestSnapshotIsOneMoment(t *testing.T) {
 	must(t, s.Ping(t.Context()))
 }
 
-func TestSnapshotFields(t *testing.T) {
-	s := openStore(t)
+func TestSnapshotFields(t *testing.T) { checkSnapshotFields(t, openStore(t)) }
+
+func checkSnapshotFields(t *testing.T, s *Store) {
 	token, err := s.Fence(t.Context(), "wal")
 	must(t, err)
 	batch := landedOrders(0, 3)

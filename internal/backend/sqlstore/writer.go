@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sluice/internal/stock"
 )
@@ -19,27 +20,34 @@ const (
 	maxGroup = 256
 )
 
-// writer is the only way to write. A commit is a sync of the disk, so
-// concurrent writes share one: the first caller to find nobody leading leads.
-// It runs everything that is queued in one transaction, each write in its own
-// savepoint, commits, and hands the lead to the first caller that queued
-// meanwhile. There is no goroutine of its own, and a lone caller waits for
-// nobody.
+// writer is the only way to write. On a server, transactions run side by side
+// and the server shares its syncs among them: see transaction.go. On SQLite a
+// commit is a sync of the disk and there is one at a time, so concurrent writes
+// share it: the first caller to find nobody leading leads. It runs everything
+// that is queued in one transaction, each write in its own savepoint, commits,
+// and hands the lead to the first caller that queued meanwhile. There is no
+// goroutine of its own, and a lone caller waits for nobody.
 type writer struct {
-	db *sql.DB // one connection
+	db *sql.DB // one connection, unless side by side
+	d  *dialect
 
 	mu      sync.Mutex
-	idle    sync.Cond // signalled when leading becomes false
+	idle    sync.Cond // signalled when leading becomes false, or under way 0
 	queue   []*write
 	leading bool
+	under   int // transactions under way or waiting for a connection
 	closed  bool
 	broken  error // after it, nothing is written: see fatal
 
-	writes, commits atomic.Uint64
+	// patience is how long a write that a server made fail is tried again, counted
+	// from its first failure; then its caller hears that the store is away.
+	patience time.Duration
+
+	writes, commits, retries atomic.Uint64
 }
 
-func newWriter(db *sql.DB) *writer {
-	w := &writer{db: db}
+func newWriter(db *sql.DB, d *dialect) *writer {
+	w := &writer{db: db, d: d, patience: patience}
 	w.idle.L = &w.mu
 	return w
 }
@@ -57,6 +65,9 @@ type write struct {
 // its caller's goroutine. ctx counts until f starts; from then on the answer
 // is waited for, because a promise half kept is worse than a late one.
 func (w *writer) do(ctx context.Context, f func(c *conn) error) error {
+	if w.d.sideBySide {
+		return w.alone(ctx, f)
+	}
 	me := &write{run: f, woken: make(chan bool, 1)}
 	lead, err := w.enqueue(ctx, me)
 	if err != nil {
@@ -85,20 +96,28 @@ func (w *writer) do(ctx context.Context, f func(c *conn) error) error {
 func (w *writer) enqueue(ctx context.Context, me *write) (lead bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case ctx.Err() != nil:
-		return false, ctx.Err()
-	case w.closed:
-		return false, ErrClosed
-	case w.broken != nil:
-		return false, fmt.Errorf("store stopped writing: %w", w.broken)
-	case len(w.queue) >= maxQueued:
-		return false, fmt.Errorf("%w: %d writes wait for the store", stock.ErrOverloaded, len(w.queue))
+	if err := w.admit(ctx, len(w.queue)); err != nil {
+		return false, err
 	}
 	w.queue = append(w.queue, me)
 	lead = !w.leading
 	w.leading = true
 	return lead, nil
+}
+
+// admit says why another write cannot be taken, while so many wait.
+func (w *writer) admit(ctx context.Context, waiting int) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case w.closed:
+		return ErrClosed
+	case w.broken != nil:
+		return fmt.Errorf("store stopped writing: %w", w.broken)
+	case waiting >= maxQueued:
+		return fmt.Errorf("%w: %d writes wait for the store", stock.ErrOverloaded, waiting)
+	}
+	return nil
 }
 
 // withdraw takes a write that has not started out of the queue. The first of
@@ -156,7 +175,7 @@ func (w *writer) lead(me *write) {
 // commitGroup runs the group in one transaction. An error is the whole
 // group's; that of a single write is in the write.
 func commitGroup(c *conn, group []*write) error {
-	if _, err := c.exec(beginWrite); err != nil {
+	if _, err := c.exec(c.d.beginWrite); err != nil {
 		_, _ = c.exec("ROLLBACK") // of one that an earlier failure left open
 		return fmt.Errorf("begin: %w", err)
 	}
@@ -213,7 +232,7 @@ func runOne(c *conn, q *write, alone bool) (ok bool, err error) {
 func (w *writer) drain() {
 	w.mu.Lock()
 	w.closed = true
-	for w.leading {
+	for w.leading || w.under > 0 {
 		w.idle.Wait()
 	}
 	w.mu.Unlock()
