@@ -1,7 +1,11 @@
 // Package servers starts the real programs that tests and benchmarks measure
-// against (redis-server, nginx, and whatever joins them) as child processes:
-// on a free port of 127.0.0.1, in a directory of their own, waiting until they
-// answer, and ended with the test.
+// against as child processes: on a free port of 127.0.0.1, in a directory of
+// their own, waiting until they answer, and ended with the test. There are
+// Redis (alone, with a replica, with a sentinel, as a cluster), MariaDB (alone,
+// and with a semi-synchronous replica) and nginx.
+//
+// Each can be stopped, killed, paused, and started again at its address on what
+// it left, on nothing, or on an older image of its files.
 //
 // Invariants: only processes started here are ever signalled, by their own
 // process group; a child does not outlive the process that started it; the log
@@ -22,6 +26,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -41,6 +46,7 @@ type TB interface {
 const (
 	startWithin = 20 * time.Second // until it answers
 	stopWithin  = 10 * time.Second // after SIGTERM, before SIGKILL
+	askEvery    = time.Second      // to stop
 	pollEvery   = 10 * time.Millisecond
 	logShown    = 8 << 10 // bytes of the end of the log shown when a test fails
 )
@@ -50,9 +56,16 @@ type Program struct {
 	Name string
 	Path string // the executable, as Find gives it
 	// Args are its arguments for the address ("127.0.0.1:port") it shall serve
-	// and the directory it may write to.
+	// and the directory it may write to. They are asked for once: a server that
+	// is started again has the arguments, and the address, it had.
 	Args func(addr, dir string) ([]string, error)
 	Env  []string // added to the environment, "NAME=value"
+	// Prepare makes what the server expects to find in its directory, where it
+	// is missing. It is called before every start; nil for nothing.
+	Prepare func(dir string) error
+	// Keep names the files in its directory that are the server's identity and
+	// not its data: they outlive RestartEmpty and RestartFrom.
+	Keep []string
 	// Ready answers nil once the server at addr does its work; it is asked
 	// again until then.
 	Ready func(ctx context.Context, addr string) error
@@ -85,16 +98,27 @@ func gather(list []Option) options {
 	return o
 }
 
-// Server is a running child process.
+// Server is a child process, running or ended. Its methods may be called from
+// several goroutines; two restarts at once make no sense.
 type Server struct {
 	Name string
-	Addr string // 127.0.0.1:port
+	Addr string // 127.0.0.1:port, the same after a restart
 	Dir  string // its own directory; the log is Dir/<name>.log
 
+	program Program
+	path    string // what is executed: the program, or what pins it to a core
+	args    []string
+	log     string
+
+	mu  sync.Mutex
+	now *process
+}
+
+// process is one life of a server.
+type process struct {
 	cmd    *exec.Cmd
-	log    string
 	exited chan struct{} // closed once the process is gone
-	once   sync.Once
+	paused atomic.Bool
 }
 
 // Start runs a program until it answers, and ends it with the test. A port
@@ -110,7 +134,9 @@ func Start(t TB, p Program, opts ...Option) *Server {
 		var s *Server
 		if s, err = start(p, o); err == nil {
 			t.Cleanup(func() {
-				s.end()
+				if err := s.Stop(); err != nil {
+					t.Logf("%v", err)
+				}
 				if t.Failed() {
 					t.Logf("%s said:\n%s", s.Name, s.Log())
 				}
@@ -131,86 +157,121 @@ func start(p Program, o options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.Name, err)
 	}
-	path := p.Path
+	s := &Server{Name: p.Name, Addr: addr, Dir: o.dir, program: p, path: p.Path, args: args,
+		log: filepath.Join(o.dir, p.Name+".log")}
 	if o.core >= 0 {
 		// taskset replaces itself by the program, so the pid is the program's.
-		taskset, err := exec.LookPath("taskset")
-		if err != nil {
+		if s.path, err = exec.LookPath("taskset"); err != nil {
 			return nil, err
 		}
-		path, args = taskset, append([]string{"-c", fmt.Sprint(o.core), p.Path}, args...)
+		s.args = append([]string{"-c", fmt.Sprint(o.core), p.Path}, args...)
 	}
-	s := &Server{Name: p.Name, Addr: addr, Dir: o.dir, exited: make(chan struct{}),
-		log: filepath.Join(o.dir, p.Name+".log")}
-	out, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
+	if err := s.launch(); err != nil {
 		return nil, err
-	}
-	defer out.Close() // the child has its own copy
-	s.cmd = exec.Command(path, args...)
-	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = o.dir, out, out
-	s.cmd.Env = append(os.Environ(), p.Env...)
-	s.cmd.SysProcAttr = ownGroup()
-	if err := s.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("%s: %w", p.Name, err)
-	}
-	go func() {
-		s.cmd.Wait() //nolint:errcheck // how it ended is in its log
-		close(s.exited)
-	}()
-	if err := s.await(p.Ready); err != nil {
-		s.Kill()
-		return nil, fmt.Errorf("%s at %s: %w; it said:\n%s", p.Name, addr, err, s.Log())
 	}
 	return s, nil
 }
 
-func (s *Server) await(ready func(context.Context, string) error) error {
+// launch starts a process and waits until it answers.
+func (s *Server) launch() error {
+	if s.program.Prepare != nil {
+		if err := s.program.Prepare(s.Dir); err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
+		}
+	}
+	out, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer out.Close() // the child has its own copy
+	p := &process{cmd: exec.Command(s.path, s.args...), exited: make(chan struct{})}
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = s.Dir, out, out
+	p.cmd.Env = append(os.Environ(), s.program.Env...)
+	p.cmd.SysProcAttr = ownGroup()
+	if err := p.cmd.Start(); err != nil {
+		return fmt.Errorf("%s: %w", s.Name, err)
+	}
+	go func() {
+		p.cmd.Wait() //nolint:errcheck // how it ended is in its log
+		close(p.exited)
+	}()
+	s.mu.Lock()
+	s.now = p
+	s.mu.Unlock()
+	if err := s.await(p); err != nil {
+		s.Kill()
+		return fmt.Errorf("%s at %s: %w; it said:\n%s", s.Name, s.Addr, err, s.Log())
+	}
+	return nil
+}
+
+var errEnded = errors.New("ended before it answered")
+
+func (s *Server) await(p *process) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
 	defer cancel()
+	return poll(ctx, p.exited, func(ctx context.Context) error { return s.program.Ready(ctx, s.Addr) })
+}
+
+// poll asks again and again until the answer is nil, the context is over or
+// the server asked has ended (exited may be nil).
+func poll(ctx context.Context, exited <-chan struct{}, ask func(context.Context) error) error {
 	ticker := time.NewTicker(pollEvery)
 	defer ticker.Stop()
 	for {
-		err := ready(ctx, s.Addr)
+		err := ask(ctx)
 		if err == nil {
 			return nil
 		}
 		select {
-		case <-s.exited:
-			return errors.New("ended before it answered")
+		case <-exited:
+			return errEnded
 		case <-ctx.Done():
-			return fmt.Errorf("no answer within %v: %w", startWithin, err)
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
 		case <-ticker.C:
 		}
 	}
 }
 
-// PID is the process that was started; its children share its process group.
-func (s *Server) PID() int { return s.cmd.Process.Pid }
+func (s *Server) process() *process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now
+}
 
-// Exited is closed once the process is gone.
-func (s *Server) Exited() <-chan struct{} { return s.exited }
+// PID is the process that was started last; its children share its group.
+func (s *Server) PID() int { return s.process().cmd.Process.Pid }
+
+// Exited is closed once the process that was started last is gone.
+func (s *Server) Exited() <-chan struct{} { return s.process().exited }
 
 // Stop asks the server to end (SIGTERM) and waits until it is gone; one that
-// does not follow within 10 s is killed, which is an error.
+// does not follow within 10 s is killed, which is an error. A server that has
+// already ended is left alone.
 func (s *Server) Stop() error {
-	s.signal(syscall.SIGCONT) // a stopped process would keep the request pending
-	s.signal(syscall.SIGTERM)
-	select {
-	case <-s.exited:
-		return nil
-	case <-time.After(stopWithin):
-		s.Kill()
-		return fmt.Errorf("%s did not stop within %v", s.Name, stopWithin)
+	p := s.process()
+	s.Resume() // a stopped process would keep the request pending
+	// Asked more than once, because Redis refuses while it writes the first file
+	// after a resynchronisation.
+	for range stopWithin / askEvery {
+		p.signal(syscall.SIGTERM)
+		select {
+		case <-p.exited:
+			return nil
+		case <-time.After(askEvery):
+		}
 	}
+	s.Kill()
+	return fmt.Errorf("%s did not stop within %v", s.Name, stopWithin)
 }
 
 // Kill ends the server and its children at once (SIGKILL), as a crash would,
 // and waits until the process is gone and nobody listens at its address: a
 // child such as an nginx worker may hold the socket a little longer.
 func (s *Server) Kill() {
-	s.signal(syscall.SIGKILL)
-	<-s.exited
+	p := s.process()
+	p.signal(syscall.SIGKILL)
+	<-p.exited
 	ticker := time.NewTicker(pollEvery)
 	defer ticker.Stop()
 	for range stopWithin / pollEvery {
@@ -224,11 +285,41 @@ func (s *Server) Kill() {
 }
 
 // Pause freezes the server and its children (SIGSTOP): connections stay open
-// and nothing answers.
-func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+// and nothing answers. It returns once the server stands still, which takes a
+// moment after the signal.
+func (s *Server) Pause() {
+	p := s.process()
+	p.paused.Store(true)
+	p.signal(syscall.SIGSTOP)
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for range stopWithin / time.Millisecond {
+		if !p.paused.Load() || standsStill(p.cmd.Process.Pid) {
+			return
+		}
+		<-ticker.C
+	}
+}
 
 // Resume ends a Pause.
-func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
+func (s *Server) Resume() {
+	p := s.process()
+	p.signal(syscall.SIGCONT)
+	p.paused.Store(false)
+}
+
+// ended answers whether the process that was started last is gone.
+func (s *Server) ended() bool {
+	select {
+	case <-s.process().exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// mute answers whether the server cannot answer, by our own doing.
+func (s *Server) mute() bool { return s.ended() || s.process().paused.Load() }
 
 // Log is the end of what the server wrote to stdout and stderr.
 func (s *Server) Log() string {
@@ -249,21 +340,12 @@ func (s *Server) Log() string {
 
 // signal goes to the process group, which is the child's own. Once the process
 // has been waited for, its number may belong to somebody else.
-func (s *Server) signal(sig syscall.Signal) {
+func (p *process) signal(sig syscall.Signal) {
 	select {
-	case <-s.exited:
+	case <-p.exited:
 	default:
-		syscall.Kill(-s.PID(), sig) //nolint:errcheck // it may have just ended
+		syscall.Kill(-p.cmd.Process.Pid, sig) //nolint:errcheck // it may have just ended
 	}
-}
-
-// end is Stop for the end of a test, where only being gone counts.
-func (s *Server) end() {
-	s.once.Do(func() {
-		if err := s.Stop(); err != nil {
-			s.Kill()
-		}
-	})
 }
 
 // Find looks a program up in PATH and, as Debian keeps daemons there, in the
