@@ -19,7 +19,7 @@ FUZZTIME ?= 10s
 RACY := stock/... sale order/... gate api lib/wal lib/outbox lib/run lib/id lib/clock \
         backend/walstock backend/sqlstore
 
-.PHONY: mutants help run build test servers check lint fmt tidy race fuzz sim bench naive ci
+.PHONY: mutants kill help run build test servers check lint fmt tidy race fuzz sim bench naive ci fleet
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ fuzz: ## every fuzz target for FUZZTIME each (10s)
 
 mutants: ## plant bugs one at a time and show which test catches each (minutes)
 	$(GO) run ./test/mutants
+
+kill: ## kill -9 of real servers under storms, N times (1000: 20 to 30 minutes), SEED=… POINTS=… for some, STORM=… for one again
+	$(GO) run ./test/kill -n $(or $(N),1000) -seed $(or $(SEED),0) -points '$(POINTS)' -storm $(or $(STORM),-1) -plant '$(PLANT)'
+
+fleet: servers build ## gateways, workers, nginx, a Redis Cluster and MariaDB with a sale on them, until Ctrl-C
+	$(GO) run ./test/fleet/demo -binary bin/sluice
 
 sim: ## the whole engine under N seeds and faults (10000), or SEED=… once more with its trace
 ifdef SEED

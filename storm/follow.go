@@ -69,6 +69,7 @@ func (r *rehearsal) click(try tryID, left int) {
 	if err != nil {
 		r.errands.answered(unknown, noCode, -1)
 		r.oracle.unanswered(try)
+		r.history.unanswered(try, sent)
 		r.retry(left, func(left int) { r.click(try, left) })
 		return
 	}
@@ -87,15 +88,20 @@ func (r *rehearsal) replay(rc *receipt, left int) {
 		r.retry(left, func(left int) { r.replay(rc, left) })
 		return
 	}
+	now := time.Now()
 	v, code := judge(a.status, a.body)
 	r.errands.answered(v, code, -1)
 	var given Receipt
 	if v != accepted || json.Unmarshal(a.body, &given) != nil {
+		if v == refused {
+			r.history.refused(rc.try, code, sent, now)
+		}
 		r.oracle.denied(rc, a.String())
 		return
 	}
 	r.oracle.repeated(rc, given.State, sent)
-	r.oracle.accepted(rc.try, given, time.Now())
+	r.oracle.accepted(rc.try, given, now)
+	r.history.accepted(rc, given, sent, now)
 }
 
 // grab tries for a second unit with another key. A receipt for it is judged by
@@ -115,7 +121,9 @@ func (r *rehearsal) look(rc *receipt, left int) {
 // show reads the order as its owner. State is "" when it cannot be had now;
 // then again is planned.
 func (r *rehearsal) show(rc *receipt, left int, again func(*receipt, int)) (shown shownOrder) {
+	sent := time.Now()
 	a, err := r.shop.order(r.crowd.token(rc.try.user), rc.given.Order, "")
+	now := time.Now()
 	if err != nil || a.again() {
 		r.retry(left, func(left int) { again(rc, left) })
 		return shown
@@ -124,6 +132,7 @@ func (r *rehearsal) show(rc *receipt, left int, again func(*receipt, int)) (show
 		r.oracle.broken.add("order %s cannot be read by its owner %s: %s", rc.given.Order, userName(rc.try.user), a)
 		return shownOrder{}
 	}
+	r.history.read(rc, shown.State, sent, now)
 	if shown.Total != rc.given.Total {
 		r.oracle.broken.add("order %s of %s shows %s, its receipt said %s", rc.given.Order, userName(rc.try.user), shown.Total, rc.given.Total)
 	}
@@ -160,7 +169,9 @@ func (r *rehearsal) watch(rc *receipt, left int) {
 // cancel releases the reservation.
 func (r *rehearsal) cancel(rc *receipt, left int) {
 	r.oracle.cancelling(rc)
+	sent := time.Now()
 	a, err := r.shop.order(r.crowd.token(rc.try.user), rc.given.Order, "/cancel")
+	r.history.cancelled(rc, err == nil && a.ok(), sent, time.Now())
 	switch {
 	case err != nil || a.again():
 		r.retry(left, func(left int) { r.cancel(rc, left) })

@@ -81,6 +81,7 @@ func (r *rehearsal) attempt(w *wire, t *tally, slot uint64, due time.Time, try t
 			return false
 		}
 		r.oracle.unanswered(try)
+		r.history.unanswered(try, sent)
 		r.agenda.after(r.dice.between(slot, 20*time.Millisecond, 200*time.Millisecond), func() { r.click(try, maxTries) })
 		return true
 	}
@@ -99,6 +100,7 @@ func (r *rehearsal) attempt(w *wire, t *tally, slot uint64, due time.Time, try t
 
 // lose sends a try and drops the reply; the user tries again with the same key.
 func (r *rehearsal) lose(w *wire, t *tally, slot uint64, try tryID, key []byte) bool {
+	sent := time.Now()
 	err := w.lose(r.request, r.crowd.token(try.user), key)
 	if errors.Is(err, errNotSent) {
 		t.answered(unknown, noCode, -1)
@@ -107,6 +109,7 @@ func (r *rehearsal) lose(w *wire, t *tally, slot uint64, try tryID, key []byte) 
 		return false
 	}
 	r.oracle.unanswered(try)
+	r.history.unanswered(try, sent)
 	t.mu.Lock()
 	t.attempts++
 	t.lost++
@@ -128,11 +131,14 @@ func (r *rehearsal) learn(v verdict, code, status int, body []byte, try tryID, s
 			r.oracle.broken.add("%s got a receipt that cannot be read: %v", userName(try.user), err)
 			return
 		}
-		if rc, fresh := r.oracle.accepted(try, given, now); fresh && try.generation&greedy == 0 {
+		rc, fresh := r.oracle.accepted(try, given, now)
+		r.history.accepted(rc, given, sent, now)
+		if fresh && try.generation&greedy == 0 {
 			r.crowd.accepted(try.user, try.generation)
 			r.follow(rc)
 		}
 	case refused:
+		r.history.refused(try, code, sent, now)
 		switch code {
 		case codeSoldOut:
 			r.oracle.soldOut(sent, now)
@@ -154,10 +160,12 @@ func (r *rehearsal) learn(v verdict, code, status int, body []byte, try tryID, s
 		r.crowd.refused(try.user, try.generation)
 	case unknown:
 		r.oracle.unanswered(try)
+		r.history.unanswered(try, sent)
 		r.agenda.after(r.dice.between(uint64(try.user), 50*time.Millisecond, 300*time.Millisecond), func() { r.click(try, maxTries) })
 	case broken:
 		r.oracle.broken.add("a well-formed attempt of %s was answered %s", userName(try.user), answer{status, body})
 		r.oracle.unanswered(try)
+		r.history.unanswered(try, sent)
 		r.crowd.refused(try.user, try.generation)
 	}
 }

@@ -37,6 +37,14 @@ type Options struct {
 	Steps      bool   `help:"Raise the rate step by step until p99 passes 200 ms or errors 1%, and report the knee."`
 	JSON       bool   `help:"Print the report as JSON." name:"json"`
 
+	Linearize time.Duration `help:"Longest that the check of the recorded history for linearizability may take for one SKU or user; 0 = no check." default:"60s"`
+	History   string        `help:"File for the recorded history, as JSON lines."`
+	Drawing   string        `help:"File for a page that draws the checked history, or where it is wrong."`
+
+	// Supervisor, if not nil, kills and restarts the server during the rush, in
+	// place of RestartCmd.
+	Supervisor Supervisor `kong:"-" json:"-"`
+
 	// Orders reads the store's own rows for the audit, beside the API's list
 	// of them; nil = the API only.
 	Orders OrderReader `kong:"-" json:"-"`
@@ -76,6 +84,9 @@ func (o *Options) Validate() error {
 	between("rate", o.Rate, 0, maxRate)
 	between("connections", o.Connections, 1, maxConnections)
 	between("hold", o.Hold, 1, 3600)
+	check(o.Linearize >= 0 && o.Linearize <= time.Hour, "--linearize %s is not in 0s..1h", o.Linearize)
+	check(o.Drawing == "" || o.Linearize > 0, "--drawing needs --linearize")
+	check(!o.Steps || o.History == "" && o.Drawing == "", "--steps records no history")
 	check(o.Duration >= time.Second && o.Duration <= 24*time.Hour, "--duration %s is not in 1s..24h", o.Duration)
 	percent("pay", o.Pay)
 	percent("abandon", o.Abandon)

@@ -74,7 +74,9 @@ func (r *rehearsal) payAgain(rc *receipt, failed string, left int) {
 // press presses a button on the provider's page. When the page cannot be
 // reached the money may have gone through all the same; the order tells.
 func (r *rehearsal) press(rc *receipt, page string, b button, delay time.Duration, left int) {
-	r.oracle.pressing(rc, b, page, delay, time.Now())
+	now := time.Now()
+	r.oracle.pressing(rc, b, page, delay, now)
+	r.history.paying(rc, b, now)
 	a, err := r.shop.press(page, b, delay)
 	next := func() { r.watch(rc, maxTries) }
 	switch {

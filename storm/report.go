@@ -39,9 +39,14 @@ type Report struct {
 	LateBought    int            `json:"late_bought"`    // payments that came too late and bought the same again
 	LateRefunded  int            `json:"late_refunded"`  // captures that came too late and were given back
 	OverdueMS     float64        `json:"overdue_ms"`     // the longest that an unpaid order was seen to outlive its expiry
-	UnavailableMS float64        `json:"unavailable_ms"` // around the restart; 0 without one
+	UnavailableMS float64        `json:"unavailable_ms"` // around the restart, the longest of several; 0 without one
+	OutagesMS     []float64      `json:"outages_ms,omitempty"`
+	Rechecked     int64          `json:"rechecked"`    // receipts whose keys were sent again, after restarts and after the rush
+	Unknown       int            `json:"unknown"`      // keys of which some reply never came
+	UnknownHeld   int            `json:"unknown_held"` // of these, those that turned out to have been accepted
 	Notes         []string       `json:"notes,omitempty"`
-	Knee          *Knee          `json:"knee,omitempty"` // with --steps
+	Linear        *Linear        `json:"linear,omitempty"` // nil = the history was not checked
+	Knee          *Knee          `json:"knee,omitempty"`   // with --steps
 
 	// Violations are what the oracle and the server's own proof found wrong,
 	// as sentences; the same list as in Proof. Empty = passed.
@@ -73,6 +78,12 @@ func (r *rehearsal) report(m *meter, f facts) Report {
 		Connections: r.o.Connections, Seed: r.o.Seed, PeakHeld: r.oracle.peak, Lost: m.total.lost, Unsent: m.total.unsent,
 		Unwanted: m.total.unwanted, Forged: m.total.forged, Pressed: r.oracle.pressed, Violations: violations,
 	}
+	report.OutagesMS, report.Rechecked, report.Unknown = r.outage.lengths(), r.rechecked.Load(), len(r.oracle.unsure)
+	for try := range r.oracle.unsure {
+		if r.oracle.receipts[try] != nil {
+			report.UnknownHeld++
+		}
+	}
 	report.OverdueMS = float64(max(r.oracle.overdue, 0).Microseconds()) / 1000
 	for _, row := range f.orders {
 		if row.ReplacedBy != "" {
@@ -91,9 +102,10 @@ func (r *rehearsal) report(m *meter, f facts) Report {
 	}
 	if d, ok := r.outage.length(); ok {
 		report.UnavailableMS = float64(d.Microseconds()) / 1000
-	} else if r.o.RestartCmd != "" {
-		r.notes.add("the restart command ran, but no outage with an end was seen")
+	} else if r.o.RestartCmd != "" || r.o.Supervisor != nil {
+		r.notes.add("the server was to be restarted, but no outage with an end was seen")
 	}
+	report.Linear = r.linear
 	report.Notes = r.notes.list()
 	return report
 }
@@ -122,7 +134,7 @@ func (r Report) Write(w io.Writer, asJSON bool) error {
 	row("forged", "%d", r.Forged)
 	row("latency", "p50 %.2f ms, p99 %.2f ms, p99.9 %.2f ms", r.LatencyMS.P50, r.LatencyMS.P99, r.LatencyMS.P999)
 	if r.UnavailableMS > 0 {
-		row("unavailable", "%.0f ms around the restart", r.UnavailableMS)
+		row("unavailable", "%.0f ms around the restart; the longest of %d", r.UnavailableMS, len(r.OutagesMS))
 	}
 	row("payments", "%s; of late ones %d bought again, %d refunded", ranked(r.Pressed, len(r.Pressed)), r.LateBought, r.LateRefunded)
 	row("time-outs", "at most %.1f s late", r.OverdueMS/1000)
@@ -130,6 +142,9 @@ func (r Report) Write(w io.Writer, asJSON bool) error {
 	row("sold", "%d of %d", r.Sold, r.Stock)
 	if r.Knee != nil {
 		r.Knee.rows(row)
+	}
+	if r.Linear != nil {
+		row("history", "%s", r.Linear.line)
 	}
 	for _, n := range r.Notes {
 		row("note", "%s", n)

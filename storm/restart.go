@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,16 +15,28 @@ import (
 const restartLimit = time.Minute
 
 // outage measures for how long nobody could buy: from the first request that
-// failed after the restart began to the first definite answer to a request
-// that was sent after that.
+// failed after the restart began, or from when the server was known to be dead,
+// to the first definite answer to a request that was sent after that.
 type outage struct {
 	watching atomic.Bool
 	mu       sync.Mutex
-	began    time.Time
-	lasted   time.Duration
+	began    time.Time // of the one being watched; zero while nothing has failed
+	ended    time.Time // of the last one
+	lasted   []time.Duration
 }
 
-func (o *outage) watch() { o.watching.Store(true) }
+func (o *outage) watch() { o.down(time.Time{}) }
+
+// down says that the server is dead since at. One that dies again before it
+// has answered anybody makes the same outage longer.
+func (o *outage) down(at time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.watching.Load() {
+		o.began = at
+		o.watching.Store(true)
+	}
+}
 
 // active says that failures are to be expected now.
 func (o *outage) active() bool { return o.watching.Load() }
@@ -49,22 +62,75 @@ func (o *outage) answered(sent, now time.Time) {
 	if o.began.IsZero() || !sent.After(o.began) {
 		return
 	}
-	o.lasted = now.Sub(o.began)
+	o.lasted, o.ended = append(o.lasted, now.Sub(o.began)), now
 	o.watching.Store(false)
 }
 
-// length is how long the outage lasted; ok is false when there was none, or no end of it.
+// length is how long the longest outage lasted; ok is false when there was none, or no end of it.
 func (o *outage) length() (d time.Duration, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.lasted, o.lasted > 0
+	if len(o.lasted) == 0 {
+		return 0, false
+	}
+	return slices.Max(o.lasted), true
+}
+
+// lengths are those of all outages that have ended, in ms.
+func (o *outage) lengths() (ms []float64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, d := range o.lasted {
+		ms = append(ms, float64(d.Microseconds())/1000)
+	}
+	return ms
 }
 
 // clearSince says that the server has been up since t, as far as is known.
 func (o *outage) clearSince(t time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return !o.watching.Load() && (o.began.IsZero() || t.After(o.began.Add(o.lasted)))
+	return !o.watching.Load() && (o.ended.IsZero() || t.After(o.ended))
+}
+
+// Supervisor runs beside the rush. It may kill the server and start it again as
+// often as it likes, and says so to the watch. It returns with the server up;
+// the rush ends when it does, and ctx ends when the rush is over otherwise. An
+// error counts as a violation: the server did not come back.
+type Supervisor func(ctx context.Context, w *Watch) error
+
+// Watch is where a Supervisor tells the storm what has become of the server.
+// It belongs to the supervisor's goroutine.
+type Watch struct {
+	r       *rehearsal
+	checked int // receipts that had arrived at the last Up
+	ups     int
+}
+
+// Bounds of what is checked at each Up: it must fit between two kills.
+const (
+	freshChecks = 600 // promises made since the Up before
+	olderChecks = 150 // and a sample of all others
+)
+
+// Down says that the server is dead since at. Failures are expected from now on.
+func (w *Watch) Down(at time.Time) { w.r.outage.down(at) }
+
+// Up says that the server is ready: what was promised must be there. The keys
+// of receipts are sent again, those of the last life and some of the older ones.
+func (w *Watch) Up() {
+	all := w.r.oracle.known()
+	w.r.replaySome(all[w.checked:], freshChecks, w.ups)
+	w.r.replaySome(all[:w.checked], olderChecks, w.ups)
+	w.checked = len(all)
+	w.ups++
+}
+
+// supervise lets the supervisor work until the rush is over.
+func (r *rehearsal) supervise(rush context.Context) {
+	if err := r.o.Supervisor(rush, &Watch{r: r}); err != nil {
+		r.oracle.broken.add("the server did not come back: %v", err)
+	}
 }
 
 // restart runs the restart command half-way through the rush. The command

@@ -40,6 +40,8 @@ const (
 	limitLingers  fault = "lets the limit linger"         // counts an order for a while after it was shown as cancelled
 	endUndone     fault = "takes the end back"            // a replay shows a cancelled reservation as held
 	buriesLetters fault = "buries letters"                // has a dead letter
+	staleRefusals fault = "refuses by old counts"         // says all_held for a moment after a unit came back
+	staleCounts   fault = "shows old counts"              // shows the counts of a moment ago
 )
 
 // stall is a shop small enough to be seen through: one SKU, one lock, in
@@ -61,6 +63,9 @@ type stall struct {
 	byKey    map[string]*stallOrder
 	pages    []*stallPage
 	owed     []*stallOrder // refundsAnother: whose refunds another one gets
+	released time.Time     // when a unit came back last
+	old, new item          // staleCounts: what is shown, and what will be
+	renewed  time.Time     // when they were made
 }
 
 type stallOrder struct {
@@ -103,6 +108,7 @@ func openStall(t *testing.T, f fault) (*stall, Options) {
 		Target: s.addr, Ops: s.addr, OpsToken: "demo", Data: data, Users: 300, Stock: 40, Misbehave: 60, Duration: 1500 * time.Millisecond,
 		Rate: 600, Connections: 16, Hold: 1, Seed: 7,
 		Pay: 60, Abandon: 20, Cancel: 20, DoubleClick: 10, Replay: 50, Greedy: 30, Forge: 5, Lose: 3,
+		Linearize: 20 * time.Second,
 	}
 }
 
@@ -203,6 +209,8 @@ func (s *stall) purchase(ctx *fasthttp.RequestCtx) {
 		s.refuse(ctx, 409, "sold_out")
 	case s.free <= 0:
 		s.refuse(ctx, 409, "all_held")
+	case s.fault == staleRefusals && held > 0 && now.Sub(s.released) < 30*time.Millisecond:
+		s.refuse(ctx, 409, "all_held")
 	case s.fault == falselyHeld && now.After(s.opens.Add(200*time.Millisecond)) && now.Before(s.opens.Add(1200*time.Millisecond)):
 		s.refuse(ctx, 409, "all_held")
 	default:
@@ -274,6 +282,7 @@ func (s *stall) find(id string) *stallOrder {
 
 func (s *stall) release(o *stallOrder) {
 	o.State, o.ended = "cancelled", time.Now()
+	s.released = o.ended
 	if s.fault != strandsUnits {
 		s.free++
 	}
@@ -298,6 +307,14 @@ func (s *stall) counts() item {
 	i := item{SKU: s.activity, Allocated: s.units, Held: states["created"], Confirmed: states["paid"]}
 	if i.Free = i.Allocated - i.Held - i.Confirmed; s.fault == losesUnit {
 		i.Free--
+	}
+	if s.fault == staleCounts {
+		if now := time.Now(); now.Sub(s.renewed) > 30*time.Millisecond {
+			s.old, s.new, s.renewed = s.new, i, now
+		}
+		if s.old.SKU != "" {
+			return s.old
+		}
 	}
 	return i
 }

@@ -37,7 +37,8 @@ type Step struct {
 // climb. The report is the last good step's, with all violations.
 func climb(ctx context.Context, o Options, progress io.Writer) (Report, error) {
 	o.Duration = min(o.Duration, stepLength)
-	o.RestartCmd = ""
+	o.RestartCmd, o.Supervisor = "", nil
+	o.Linearize = 0 // recording would cost the load that is measured
 	var best Report
 	knee := &Knee{}
 	for range maxSteps {

@@ -58,6 +58,9 @@ type rehearsal struct {
 	outage outage
 	notes  breaches
 
+	history *history // nil = nothing is recorded
+	linear  *Linear  // what its check came to
+
 	target    *url.URL
 	request   request
 	lanes     []*tally     // one for each connection
@@ -65,6 +68,7 @@ type rehearsal struct {
 	selling   atomic.Bool  // after the rush: every buyer pays, nobody plays tricks
 	lastMoney atomic.Int64 // Unix ns at which the last late payment is due
 	givenUp   atomic.Int64 // errands repeated too often
+	rechecked atomic.Int64 // promises checked again after restarts and after the rush
 	resting   atomic.Bool  // after the tail: nobody buys any more
 	began     time.Time
 	rushed    time.Duration
@@ -117,6 +121,9 @@ func rehearse(ctx context.Context, o Options, wait patience, progress io.Writer)
 	facts, err := r.gather(ctx)
 	facts.unsold = left
 	r.oracle.audit(facts)
+	if lost := r.linearize(facts, err == nil); lost != nil {
+		return Report{}, lost
+	}
 	if n := r.givenUp.Load(); n > 0 {
 		r.notes.add("%d calls were given up after %d tries each", n, maxTries)
 	}
@@ -145,6 +152,9 @@ func prepare(o Options, wait patience) (*rehearsal, error) {
 	r := &rehearsal{
 		o: o, wait: wait, dice: dice(o.Seed), crowd: users, agenda: newAgenda(), target: target, errands: newTally(),
 		shop: newShop(o, strconv.FormatInt(time.Now().UnixMilli(), 36)),
+	}
+	if o.Linearize > 0 || o.History != "" {
+		r.history = newHistory(time.Now())
 	}
 	for range o.Connections {
 		r.lanes = append(r.lanes, newTally())
@@ -184,15 +194,25 @@ func (r *rehearsal) awaitShown(opens time.Time) error {
 	}
 }
 
-// rush runs the schedule at full rate, with the restart half-way.
+// rush runs the schedule at full rate, with the restart half-way, or as long as
+// the supervisor works.
 func (r *rehearsal) rush(ctx context.Context) {
-	var restart sync.WaitGroup
-	if r.o.RestartCmd != "" {
-		restart.Go(func() { r.restart(ctx) })
+	rush, over := context.WithCancel(ctx)
+	defer over()
+	var beside sync.WaitGroup
+	switch {
+	case r.o.Supervisor != nil:
+		beside.Go(func() {
+			defer over()
+			r.supervise(rush)
+		})
+	case r.o.RestartCmd != "":
+		beside.Go(func() { r.restart(ctx) })
 	}
-	r.flood(ctx, newSchedule(r.began, r.o.Rate, r.o.Duration))
+	r.flood(rush, newSchedule(r.began, r.o.Rate, r.o.Duration))
 	r.rushed = time.Since(r.began)
-	restart.Wait()
+	over()
+	beside.Wait()
 }
 
 // flood drives every lane through a schedule and returns when it is over.
@@ -215,8 +235,10 @@ func (r *rehearsal) sellOff(ctx context.Context) (unsold int) {
 	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	var wg sync.WaitGroup
+	// Often enough that all units are asked for in a quarter of the time.
+	rate := max(r.o.Rate, int(4*float64(r.o.Stock)/limit.Seconds()))
 	wg.Go(func() {
-		r.flood(ctx, newSchedule(time.Now(), min(r.o.Rate, tailRate), limit))
+		r.flood(ctx, newSchedule(time.Now(), min(rate, tailRate), limit))
 	})
 	var stranded [steady]int
 	pace := time.NewTicker(samplePace)
@@ -249,16 +271,22 @@ func (r *rehearsal) sellOff(ctx context.Context) (unsold int) {
 // of every kind, lest a short rush had no luck with it.
 func (r *rehearsal) recheck() {
 	const most, forgeries = 2000, 48
-	all := r.oracle.known()
-	step := max(len(all)/most, 1)
-	for i := 0; i < len(all); i += step {
-		rc := all[i]
-		r.agenda.after(0, func() { r.replay(rc, maxTries) })
-	}
+	r.replaySome(r.oracle.known(), most, 0)
 	for n := range uint64(forgeries) {
 		if r.o.Forge > 0 {
 			r.agenda.after(0, func() { r.forge(n, int(n)%r.o.Users) })
 		}
+	}
+}
+
+// replaySome sends the keys of at most about so many of the receipts again, at
+// even distances. Another turn takes others.
+func (r *rehearsal) replaySome(receipts []*receipt, most, turn int) {
+	step := max(len(receipts)/most, 1)
+	for i := turn % step; i < len(receipts); i += step {
+		rc := receipts[i]
+		r.rechecked.Add(1)
+		r.agenda.after(0, func() { r.replay(rc, maxTries) })
 	}
 }
 
@@ -321,12 +349,14 @@ func (r *rehearsal) sampling(ctx context.Context) {
 		}
 		g := r.oracle.scarcity.asking(time.Now())
 		i, err := r.shop.count()
+		now := time.Now()
 		if err != nil {
 			r.oracle.scarcity.missed()
 		}
 		switch {
 		case err == nil:
-			r.oracle.counted(g, i, time.Now())
+			r.oracle.counted(g, i, now)
+			r.history.counted(i, g.at, now)
 		case errors.Is(err, errAnswer) && !r.outage.active() && time.Now().After(r.oracle.opens):
 			r.notes.add("sampling: %v", err)
 		}

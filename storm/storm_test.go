@@ -5,11 +5,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"sluice/storm/linear"
 )
 
 // hasty does not wait for a server that is slow to settle.
@@ -45,6 +49,9 @@ func TestStormOnAnHonestStall(t *testing.T) {
 	}
 	if report.LateRefunded == 0 {
 		t.Error("no late payment was refunded")
+	}
+	if l := report.Linear; l == nil || l.Verdict != string(linear.Legal) || l.Operations < 500 || l.Partitions < o.Stock {
+		t.Errorf("the history of an honest stall: %+v", l)
 	}
 	if report.LatencyMS.P50 <= 0 || report.LatencyMS.P99 < report.LatencyMS.P50 {
 		t.Errorf("latency %+v", report.LatencyMS)
@@ -138,6 +145,54 @@ func TestStormFindsPlantedBugs(t *testing.T) {
 	if err := runs.Wait(); err != nil {
 		t.Error(err)
 	}
+}
+
+// What is wrong for a moment only, and right in every sum, is found by the
+// history and by nothing else.
+func TestStormFindsWhatIsNotLinearizable(t *testing.T) {
+	t.Parallel()
+	f := func(bug fault, want string) {
+		t.Helper()
+		t.Run(string(bug), func(t *testing.T) {
+			t.Parallel()
+			_, o := openStall(t, bug)
+			o.Misbehave, o.History, o.Drawing = 0, filepath.Join(t.TempDir(), "history"), filepath.Join(t.TempDir(), "page")
+			report, err := rehearse(t.Context(), o, hasty, io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := 0
+			for _, v := range report.Violations {
+				switch {
+				case strings.HasPrefix(v, "not linearizable: ") && strings.Contains(v, want):
+					found++
+				case !strings.HasPrefix(v, "not linearizable: "):
+					t.Errorf("found in another way, too: %s", v)
+				}
+			}
+			if found == 0 || report.Linear.Verdict != string(linear.Illegal) {
+				t.Errorf("no violation says %q: %+v, %q", want, report.Linear, report.Violations)
+			}
+			// The file tells the same, and so does the page.
+			text, err := os.Open(o.History)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer text.Close()
+			h, err := linear.Read(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again, err := linear.Check(h); err != nil || again.Verdict != linear.Illegal || again.Operations != report.Linear.Operations {
+				t.Errorf("the file's check: %s, %v; the storm's was %+v", again, err, report.Linear)
+			}
+			if page, err := os.ReadFile(o.Drawing); err != nil || !bytes.Contains(page, []byte(want)) {
+				t.Errorf("the page does not show %q: %v", want, err)
+			}
+		})
+	}
+	f(staleRefusals, "was told all_held")
+	f(staleCounts, "were read as")
 }
 
 func TestReportAsJSON(t *testing.T) {

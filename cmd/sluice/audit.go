@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"time"
 
 	"sluice/internal/app"
 )
@@ -34,6 +35,9 @@ func (a auditCommand) Run(ctx context.Context) error {
 	} else {
 		for _, r := range reports {
 			fmt.Printf("%s: ok %v at log position %d, %d violations\n", r.Activity, r.OK, r.Position.Position, r.Found)
+			if r.Proved != nil {
+				fmt.Printf("  final proof taken at log position %d on %s\n", r.Proved.Position.Position, r.Proved.At.Format(time.RFC3339))
+			}
 			for _, it := range r.Ledger {
 				fmt.Printf("  %-24s %d allocated = %d free + %d held + %d confirmed\n", it.SKU, it.Allocated, it.Free, it.Held, it.Confirmed)
 			}

@@ -18,7 +18,7 @@ func (t tokenCommand) Run() error {
 	if err != nil {
 		return err
 	}
-	key, err := gate.Key(c.Data)
+	key, err := gate.KeyIn(c.SecretsPath())
 	if err != nil {
 		return err
 	}

@@ -110,6 +110,7 @@ var causes = []struct {
 	{stock.ErrOverloaded, overloaded},
 	{stock.ErrPaused, paused},
 	{stock.ErrNotReady, notReady},
+	{stock.ErrStale, notReady},
 	{order.ErrNotReady, notReady},
 	{stock.ErrUnknown, unknown},
 	{stock.ErrMismatch, idempotencyMismatch},

@@ -55,6 +55,7 @@ var ofPurchases = []failure{
 	{gate.ErrOverloaded, 503, "overloaded"},
 	{stock.ErrPaused, 503, "paused"},
 	{stock.ErrNotReady, 503, "not_ready"},
+	{stock.ErrStale, 503, "not_ready"},
 	{stock.ErrUnknown, 503, "unknown"},
 	{context.Canceled, 503, "unknown"},
 }

@@ -18,9 +18,12 @@ import (
 )
 
 // Audit proves every activity: offline on the data directory if no server
-// holds it, else by the ops API of the server that does.
+// holds it, else by the ops API of the server that does, or of the fleet.
 func Audit(ctx context.Context, c Config, log *slog.Logger) ([]proof.Report, error) {
-	if _, err := os.Stat(c.StorePath()); err != nil {
+	if c.fleet() { // only its processes together know how the books stand
+		return auditOnline(ctx, c)
+	}
+	if _, err := os.Stat(c.StorePath()); err != nil && !c.onServer() {
 		return nil, fmt.Errorf("there is nothing to audit: %w; give the server's --data", err)
 	}
 	unlock, err := Lock(c.Data)
@@ -40,7 +43,7 @@ func Audit(ctx context.Context, c Config, log *slog.Logger) ([]proof.Report, err
 }
 
 func auditOffline(ctx context.Context, d *doors) ([]proof.Report, error) {
-	auditor := proof.New(d.store, d.ledger, walstock.LogID, d.clock.Now)
+	auditor := proof.New(d.store, d.wal, walstock.LogID, d.clock.Now)
 	activities, err := d.store.Activities(ctx)
 	if err != nil {
 		return nil, err
@@ -48,8 +51,11 @@ func auditOffline(ctx context.Context, d *doors) ([]proof.Report, error) {
 	var reports []proof.Report
 	for _, a := range activities {
 		r, err := auditor.Check(ctx, a.ID)
-		if errors.Is(err, stock.ErrNoSuchActivity) && d.ledger.Board().Face(a.ID) == nil {
+		if errors.Is(err, stock.ErrNoSuchActivity) && d.board.Face(a.ID) == nil {
 			continue // nothing was ever allocated
+		}
+		if err == nil {
+			r, err = proof.Beside(ctx, d.store, r)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("activity %s: %w", a.ID, err)
@@ -96,7 +102,7 @@ func auditOnline(ctx context.Context, c Config) ([]proof.Report, error) {
 		} `json:"activities"`
 	}
 	if err := ask("/v1/activities", &list); err != nil {
-		return nil, fmt.Errorf("a server holds %s, and its ops API does not answer: %w", c.Data, err)
+		return nil, fmt.Errorf("the ops API at %s, which would know, does not answer: %w", c.Ops, err)
 	}
 	var reports []proof.Report
 	for _, a := range list.Activities {

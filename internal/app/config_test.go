@@ -35,7 +35,7 @@ func TestFaults(t *testing.T) {
 	f := func(flags map[string]any, want ...string) {
 		t.Helper()
 		_, err := app.Load("", flags)
-		if !errors.Is(err, app.ErrConfig) {
+		if !errors.Is(err, app.ErrConfig) || strings.Contains(err.Error(), "do-not-show") {
 			t.Fatalf("%v: %v", flags, err)
 		}
 		for _, w := range want {
@@ -47,7 +47,8 @@ func TestFaults(t *testing.T) {
 	f(map[string]any{"lissten": ":1"}, "lissten", "known are")
 	f(map[string]any{"listen": "nowhere", "ops": "x", "data": "", "log": "xml"}, "listen:", "ops:", "data:", "log:")
 	f(map[string]any{"stock": "redis://a:6379"}, `stock: "redis://a:6379" has no backend`, "wal://")
-	f(map[string]any{"store": "mysql://u:p@h/shop"}, "store:")
+	f(map[string]any{"store": "postgres://u:do-not-show@h/shop"}, "store:", "mysql://")
+	f(map[string]any{"store": "postgres://u:do-not-show/@h/shop"}, "store:", "mysql://")
 	f(map[string]any{"role": "gateway"}, "role: all")
 	f(map[string]any{"ops": "0.0.0.0:8081"}, "SLUICE_OPS_TOKEN")
 	f(map[string]any{"ops": "0.0.0.0:8081", "demo": true}, "SLUICE_OPS_TOKEN")
@@ -66,6 +67,12 @@ func TestPrint(t *testing.T) {
 	text := c.Print()
 	if strings.Contains(text, "do-not-show") {
 		t.Error("the token is printed")
+	}
+	for _, store := range []string{"mysql://u:do-not-show@h/shop", "mysql://u:do-not-show/@h/shop"} {
+		c := c
+		if c.Store = store; strings.Contains(c.Print(), "do-not-show") {
+			t.Error("the store's password is printed")
+		}
 	}
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

@@ -5,29 +5,72 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
+	"sluice/internal/backend/redisstock"
 	"sluice/internal/backend/sqlstore"
 	"sluice/internal/backend/walstock"
 	"sluice/internal/lib/clock"
 	"sluice/internal/lib/id"
+	"sluice/internal/lib/lease"
+	"sluice/internal/order"
 	"sluice/internal/stock"
 )
 
 // doors are the opened backends.
 type doors struct {
 	clock  *clock.Clock
-	ledger *walstock.Ledger
 	store  *sqlstore.Store
+	ledger stock.Ledger
+	board  *stock.Board
+	ids    *id.Source
+
+	wal   *walstock.Ledger   // the ledger, when it is this process's own; else nil
+	redis *redisstock.Ledger // the ledger, when it is a server's; else nil
+
+	// Of a process that may be one of several; else nil.
+	leases lease.Leases
+	holder string // this life of this process, to the others
+	number *number
+	knows  func(stock.ActivityID) bool // set before anything runs: the ledger should have it
 }
 
 // openDoors acquires what the configuration names, recovering what is on disk.
-func openDoors(ctx context.Context, c Config, log *slog.Logger) (*doors, error) {
-	d := &doors{clock: clock.New()}
-	var err error
-	if d.store, err = sqlstore.Open(ctx, c.StorePath(), sqlstore.Options{Log: log}); err != nil {
+// It is the one place that knows which scheme is which backend.
+func openDoors(ctx context.Context, c Config, log *slog.Logger) (d *doors, err error) {
+	d = &doors{clock: clock.New()}
+	if d.store, err = openStore(ctx, c, log); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
+	switch scheme(c.Stock) {
+	case "wal":
+		err = d.openWAL(ctx, c, log)
+	case "redis", "rediss":
+		err = d.openRedis(ctx, c, log)
+	default:
+		err = fmt.Errorf("%w: stock: %s", ErrConfig, redacted(c.Stock))
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	return d, nil
+}
+
+// openStore opens what the store's URL names.
+func openStore(ctx context.Context, c Config, log *slog.Logger) (*sqlstore.Store, error) {
+	o := sqlstore.Options{Log: log}
+	if c.onServer() {
+		return sqlstore.OpenServer(ctx, c.Store, o)
+	}
+	return sqlstore.Open(ctx, c.StorePath(), o)
+}
+
+// openWAL opens the ledger that is this process's own.
+func (d *doors) openWAL(ctx context.Context, c Config, log *slog.Logger) (err error) {
 	began := time.Now()
 	var newest uint64 // order id ever given out
 	visit := func(r *stock.Reservation) {
@@ -35,28 +78,77 @@ func openDoors(ctx context.Context, c Config, log *slog.Logger) (*doors, error) 
 			newest = max(newest, n)
 		}
 	}
-	if d.ledger, err = walstock.Open(c.StockPath(), walstock.Options{Log: log, Visit: visit}); err != nil {
-		return nil, errors.Join(fmt.Errorf("stock: %w", err), d.store.Close())
+	if d.wal, err = walstock.Open(c.StockPath(), walstock.Options{Log: log, Visit: visit, KeepLog: int64(c.KeepLogMB) << 20}); err != nil {
+		return fmt.Errorf("stock: %w", err)
 	}
-	log.Info("ledger recovered", "position", d.ledger.Head().Position, "took", time.Since(began))
+	d.ledger, d.board = d.wal, d.wal.Board()
+	log.Info("ledger recovered", "position", d.wal.Head().Position, "took", time.Since(began))
 	// Time never runs behind what the log has seen, nor behind the ids that were
 	// given out: ids of a busy millisecond are borrowed from the next ones, and
 	// after a clock set back or two restarts in one instant they must not come
 	// again.
-	d.clock.Floor(d.ledger.Last().Time())
+	d.clock.Floor(d.wal.Last().Time())
 	d.clock.Floor(id.Time(newest))
+	d.ids = id.NewSource(0, d.clock.Now)
 	mark, err := d.store.Watermark(ctx, walstock.LogID)
-	if err == nil && mark.Position > d.ledger.Head().Position {
+	if err == nil && mark.Position > d.wal.Head().Position {
 		err = fmt.Errorf("orders are landed up to entry %d of the log, which ends at %d: log and store are not of the same time; restore both from one backup",
-			mark.Position, d.ledger.Head().Position)
+			mark.Position, d.wal.Head().Position)
 	}
 	if err == nil && mark.Position > 0 {
-		err = d.ledger.Trim(ctx, stock.Cursor{Log: walstock.LogID, Epoch: mark.Epoch, Position: mark.Position})
+		err = d.wal.Trim(ctx, stock.Cursor{Log: walstock.LogID, Epoch: mark.Epoch, Position: mark.Position})
+	}
+	if err == nil {
+		var proved []stock.ActivityID
+		proved, err = d.store.Proved(ctx)
+		d.wal.Release(proved...)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("store: %w", err), d.close())
+		return fmt.Errorf("store: %w", err)
 	}
-	return d, nil
+	return nil
 }
 
-func (d *doors) close() error { return errors.Join(d.ledger.Close(), d.store.Close()) }
+// openRedis opens the ledger that all processes share, and takes this one's
+// place among them.
+func (d *doors) openRedis(ctx context.Context, c Config, log *slog.Logger) (err error) {
+	o := redisstock.Options{Log: log, Knows: func(a stock.ActivityID) bool { return d.knows != nil && d.knows(a) }}
+	if d.redis, err = redisstock.Open(ctx, c.Stock, o); err != nil {
+		return fmt.Errorf("stock: %w", err)
+	}
+	d.ledger, d.board = d.redis, stock.NewBoard()
+	d.leases, d.holder = d.store, holderName()
+	if d.number, err = takeNumber(ctx, d.leases, d.holder); err != nil {
+		return fmt.Errorf("worker number: %w", err)
+	}
+	log.Info("worker number taken", "number", d.number.n)
+	// Where this machine's clock is behind the one on which a number's former
+	// holder minted, its ids must not come again.
+	newest, err := d.store.List(ctx, order.Query{Limit: 1})
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	for _, o := range newest {
+		if n, err := id.Parse(string(o.ID)); err == nil {
+			d.clock.Floor(id.Time(n))
+		}
+	}
+	d.ids = id.NewSource(d.number.n, d.clock.Now)
+	return nil
+}
+
+// holderName is of this life of this process alone; people find it in the leases.
+func holderName() string {
+	host, _ := os.Hostname()
+	return fmt.Sprintf("%.40s-%d-%s", strings.ToLower(host), os.Getpid(), uuid.NewString())
+}
+
+func (d *doors) close() (err error) {
+	switch {
+	case d.wal != nil:
+		err = d.wal.Close()
+	case d.redis != nil:
+		d.redis.Close()
+	}
+	return errors.Join(err, d.store.Close())
+}

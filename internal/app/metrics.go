@@ -45,6 +45,8 @@ var (
 	inFlightDesc    = describe("in_flight", "Requests being served, by class of route.", "class")
 	unitsDesc       = describe("units", "Units of a SKU by place.", "activity", "sku", "place")
 	headDesc        = describe("log_position", "Durable head of the ledger's log.")
+	startDesc       = describe("log_start", "Position behind which the ledger's log starts: what is before it was let go.")
+	sizeDesc        = describe("log_bytes", "Size of the ledger's log on the disk.")
 	landedDesc      = describe("landed_position", "Last log position landed as orders.")
 	delayDesc       = describe("landing_delay_seconds", "Age of the oldest log entry that is not landed.")
 	stoppedDesc     = describe("landing_stopped", "1 while landing is stopped by an entry or the store.")
@@ -65,76 +67,129 @@ var (
 // Describe is empty on purpose: the collector is unchecked, since SKUs come and go.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
-// Collect implements prometheus.Collector.
+// meter hands values to the registry.
+type meter struct{ ch chan<- prometheus.Metric }
+
+func (m meter) counter(d *prometheus.Desc, v float64, labels ...string) {
+	m.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+}
+
+func (m meter) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	m.ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+// batches is the histogram of landing commits.
+func (m meter) batches(times [len(order.BatchBounds) + 1]uint64, sum time.Duration) {
+	buckets := map[float64]uint64{}
+	var total uint64
+	for i, bound := range order.BatchBounds {
+		total += times[i]
+		buckets[float64(bound)/1000] = total
+	}
+	total += times[len(times)-1]
+	m.ch <- prometheus.MustNewConstHistogram(batchDesc, total, sum.Seconds(), buckets)
+}
+
+// Collect implements prometheus.Collector: of what this process's role has.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	counter := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+	m := meter{ch}
+	if c.gateway != nil {
+		c.attempts(m)
 	}
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	if c.role.console {
+		for _, v := range c.shop.Views() {
+			c.units(m, v.ID)
+		}
+		c.audits(m)
 	}
-	m := c.gateway.Metrics()
-	counter(acceptedDesc, float64(m.Accepted))
-	counter(replayedDesc, float64(m.Replayed))
-	for code, n := range m.Refused {
-		counter(refusedDesc, float64(n), code)
+	switch {
+	case c.alone != nil:
+		c.alone.collect(m)
+		c.delivery(m)
+	default:
+		c.fleet.collect(m)
+		if c.role.worker {
+			c.delivery(m)
+		}
 	}
-	gauge(streamsDesc, float64(m.Streams))
-	gauge(connectionsDesc, float64(m.Connections))
-	for class, n := range m.InFlight {
-		gauge(inFlightDesc, float64(n), class)
+	for kind, n := range c.alarms.Counts() {
+		m.counter(alarmDesc, float64(n), kind)
 	}
+	_, violations := c.settler.Violations()
+	m.counter(violatedDesc, float64(violations))
+}
+
+// attempts are what shoppers did.
+func (c *collector) attempts(m meter) {
+	g := c.gateway.Metrics()
+	m.counter(acceptedDesc, float64(g.Accepted))
+	m.counter(replayedDesc, float64(g.Replayed))
+	for code, n := range g.Refused {
+		m.counter(refusedDesc, float64(n), code)
+	}
+	m.gauge(streamsDesc, float64(g.Streams))
+	m.gauge(connectionsDesc, float64(g.Connections))
+	for class, n := range g.InFlight {
+		m.gauge(inFlightDesc, float64(n), class)
+	}
+}
+
+// audits are the newest reports of activities on show, and of those with faults.
+func (c *collector) audits(m meter) {
 	shown := map[stock.ActivityID]bool{}
 	for _, v := range c.shop.Views() {
-		c.units(gauge, v.ID)
 		shown[v.ID] = true
 	}
-	for _, r := range c.proofs.Reports() {
+	for _, r := range c.books.reports() {
 		if r.OK && !shown[r.Activity] {
 			continue // over and proved
 		}
 		activity := string(r.Activity)
-		gauge(provedDesc, truth(r.OK), activity)
-		gauge(faultsDesc, float64(r.Found), activity)
-		gauge(proofAgeDesc, max(0, c.clock.Now().Sub(r.CheckedAt).Seconds()), activity)
+		m.gauge(provedDesc, truth(r.OK), activity)
+		m.gauge(faultsDesc, float64(r.Found), activity)
+		m.gauge(proofAgeDesc, max(0, c.clock.Now().Sub(r.CheckedAt).Seconds()), activity)
 	}
-	gauge(headDesc, float64(c.ledger.Head().Position))
-	s := c.lander.Stats()
-	gauge(landedDesc, float64(s.Landed.Position))
-	gauge(delayDesc, s.Delay.Seconds())
-	gauge(stoppedDesc, truth(s.Stopped || s.Fenced))
-	buckets := map[float64]uint64{}
-	var total uint64
-	for i, bound := range order.BatchBounds {
-		total += s.Times[i]
-		buckets[float64(bound)/1000] = total
-	}
-	total += s.Times[len(s.Times)-1]
-	ch <- prometheus.MustNewConstHistogram(batchDesc, total, s.TimesSum.Seconds(), buckets)
-	o, err := c.relay.Stats(context.Background())
-	counter(sentDesc, float64(o.Delivered))
-	counter(failedDesc, float64(o.Failed))
-	counter(buriedDesc, float64(o.Buried))
-	if err == nil {
-		gauge(backlogDesc, float64(o.Unfinished))
-		gauge(oldestDesc, age(c.clock.Now(), o.Oldest))
-	}
-	for kind, n := range c.alarms.Counts() {
-		counter(alarmDesc, float64(n), kind)
-	}
-	_, violations := c.settler.Violations()
-	counter(violatedDesc, float64(violations))
-	gauge(ledgerDesc, truth(c.ledger.Failed() != nil))
 }
 
-func (c *collector) units(gauge func(*prometheus.Desc, float64, ...string), activity stock.ActivityID) {
-	counts, err := c.ledger.Counts(context.Background(), activity)
-	if err != nil {
+// delivery is how the outbox is doing.
+func (c *collector) delivery(m meter) {
+	o, err := c.relay.Stats(context.Background())
+	m.counter(sentDesc, float64(o.Delivered))
+	m.counter(failedDesc, float64(o.Failed))
+	m.counter(buriedDesc, float64(o.Buried))
+	if err == nil {
+		m.gauge(backlogDesc, float64(o.Unfinished))
+		m.gauge(oldestDesc, age(c.clock.Now(), o.Oldest))
+	}
+}
+
+// collect tells of the ledger's log, and of landing.
+func (a *alone) collect(m meter) {
+	m.gauge(headDesc, float64(a.wal.Head().Position))
+	m.gauge(startDesc, float64(a.wal.Start().Position))
+	m.gauge(sizeDesc, float64(a.wal.LogSize()))
+	s := a.lander.Stats()
+	m.gauge(landedDesc, float64(s.Landed.Position))
+	m.gauge(delayDesc, s.Delay.Seconds())
+	m.gauge(stoppedDesc, truth(s.Stopped || s.Fenced))
+	m.batches(s.Times, s.TimesSum)
+	m.gauge(ledgerDesc, truth(a.wal.Failed() != nil))
+}
+
+// units are as the board shows them, which asks no server.
+func (c *collector) units(m meter, activity stock.ActivityID) {
+	face := c.board.Face(activity)
+	if face == nil {
 		return
 	}
+	counts, _ := face.Counts()
 	for _, it := range counts.Items {
-		for place, n := range map[string]int{"free": it.Free, "held": it.Held, "confirmed": it.Confirmed} {
-			gauge(unitsDesc, float64(n), string(activity), string(it.SKU), place)
+		places := map[string]int{"free": it.Free, "held": it.Held, "confirmed": it.Confirmed}
+		if c.fleet != nil {
+			places["in_transit"] = it.InTransit
+		}
+		for place, n := range places {
+			m.gauge(unitsDesc, float64(n), string(activity), string(it.SKU), place)
 		}
 	}
 }

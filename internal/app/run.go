@@ -14,10 +14,9 @@ import (
 	"time"
 
 	"sluice/internal/api"
-	"sluice/internal/backend/walstock"
 	"sluice/internal/console"
 	"sluice/internal/lib/run"
-	"sluice/internal/proof"
+	"sluice/internal/stock"
 )
 
 // Version is the program's, set by the build.
@@ -31,7 +30,7 @@ const (
 	doorDeadline     = 30 * time.Second
 )
 
-// Addresses are where a running server listens.
+// Addresses are where a running server listens; nil where its role has nothing.
 type Addresses struct{ Shopper, Ops, Pay net.Addr }
 
 // Run serves until ctx ends or a part fails. It calls started, if not nil,
@@ -43,11 +42,13 @@ func Run(ctx context.Context, c Config, out io.Writer, log *slog.Logger, started
 	if err := c.prepare(); err != nil {
 		return err
 	}
-	unlock, err := lockServer(c.Data)
-	if err != nil {
-		return err
+	if c.keeps() {
+		unlock, err := lockServer(c.Data)
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
-	defer unlock()
 	at, err := listen(c, log)
 	if err != nil {
 		return err
@@ -72,47 +73,65 @@ func serve(ctx context.Context, c Config, at *listeners, front *switchboard, out
 	if err != nil {
 		return errors.Join(err, at.close())
 	}
-	e, err := newEngine(c, d, at.shopper.Addr(), at.pay.Addr(), log)
+	e, err := newEngine(c, d, at.addresses(), log)
 	if err != nil {
 		return errors.Join(err, d.close(), at.close())
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
-	gateway, err := e.gateway(c)
-	if err != nil {
-		return errors.Join(err, at.close())
+	var gateway *api.Server
+	if e.role.gateway {
+		if gateway, err = e.gateway(c); err != nil {
+			return errors.Join(err, at.close())
+		}
 	}
 
 	g := &run.Group{Log: slog.New(slog.DiscardHandler)}
-	for _, t := range e.worker() {
+	if e.fleet != nil {
+		e.fleet.join(g)
+	}
+	for _, t := range e.tasks() {
 		g.Task(log, t, workerDeadline)
 	}
-	g.Task(log, gateway.Task(), workerDeadline)
-	g.Add("activities", func(ctx context.Context) error { return e.openShop(ctx, c) }, nil, workerDeadline)
-	pay := console.Server(e.sandbox.Handler())
-	g.Go("payment sandbox", func(ctx context.Context) error { return untilTold(ctx, serving(pay.Serve(at.pay))) }, listenerDeadline)
-	g.Add("payment sandbox closing", nil, pay.Shutdown, listenerDeadline)
-	g.Go("shopper API", func(ctx context.Context) error { return untilTold(ctx, gateway.Serve(at.shopper)) }, listenerDeadline)
-	g.Add("shopper API draining", func(context.Context) error {
-		front.set(e.console(c, gateway))
+	if gateway != nil {
+		g.Task(log, gateway.Task(), workerDeadline)
+	}
+	g.Add("activities", func(ctx context.Context) error { return e.show(ctx, c) }, nil, workerDeadline)
+	if e.role.console {
+		pay := console.Server(e.sandbox.Handler())
+		g.Go("payment sandbox", func(ctx context.Context) error { return untilTold(ctx, serving(pay.Serve(at.pay))) }, listenerDeadline)
+		g.Add("payment sandbox closing", nil, pay.Shutdown, listenerDeadline)
+	}
+	if gateway != nil {
+		g.Go("shopper API", func(ctx context.Context) error { return untilTold(ctx, gateway.Serve(at.shopper)) }, listenerDeadline)
+	}
+	g.Add("draining", func(context.Context) error {
+		front.set(e.operations(c, gateway))
 		greet(out, c, at)
 		if started != nil {
 			started(at.addresses())
 		}
 		return nil
-	}, func(ctx context.Context) error {
+	}, func(ctx context.Context) error { return e.drain(ctx, c, gateway) }, listenerDeadline+c.Drain)
+	return g.Run(ctx)
+}
+
+// drain says that this process is going, and lets what shoppers have begun end.
+func (e *engine) drain(ctx context.Context, c Config, gateway *api.Server) error {
+	e.stopping.Store(true)
+	if gateway != nil {
 		gateway.Drain()
 		select { // balancers see /readyz before connections are refused
 		case <-time.After(c.Drain):
 		case <-ctx.Done():
 		}
 		return gateway.Shutdown(ctx)
-	}, listenerDeadline+c.Drain)
-	return g.Run(ctx)
+	}
+	return nil
 }
 
-// openShop brings the activities to where their clocks are and shows them.
-func (e *engine) openShop(ctx context.Context, c Config) error {
-	if c.Demo {
+// show reads what is on sale before anybody is served.
+func (e *engine) show(ctx context.Context, c Config) error {
+	if c.Demo && e.role.console {
 		if err := e.loadDemo(ctx); err != nil {
 			return err
 		}
@@ -120,27 +139,34 @@ func (e *engine) openShop(ctx context.Context, c Config) error {
 	if err := e.store.Ping(ctx); err != nil {
 		return err
 	}
-	// One activity that cannot be brought to where it should be must not keep
-	// the others closed; its task tries again and reports it.
-	if _, err := e.sales.Step(ctx); err != nil {
-		e.log.Error("an activity is not as it should be", "error", err)
+	if e.alone != nil {
+		e.alone.show(ctx)
+		return nil
 	}
-	return nil
+	return e.fleet.show(ctx)
 }
 
-// console is the ops API on this engine.
-func (e *engine) console(c Config, gateway *api.Server) http.Handler {
+// operations is what the ops port answers: the ops API where operators are
+// served, elsewhere health and metrics.
+func (e *engine) operations(c Config, gateway *api.Server) http.Handler {
+	ready := func(ctx context.Context) error {
+		if e.stopping.Load() {
+			return errors.New("draining")
+		}
+		return e.ready(ctx)
+	}
+	if !e.role.console {
+		return probes(c.token(), ready, e.metrics(gateway))
+	}
+	refusal := func(stock.ActivityID, stock.UserID) (string, time.Time, bool) { return "", time.Time{}, false }
+	if gateway != nil {
+		refusal = gateway.LastRefusal
+	}
 	return console.New(console.Config{
-		Token: c.token(), Version: Version, Log: e.log, Now: e.clock.Now, Metrics: e.metrics(gateway),
-		Ready: func(ctx context.Context) error {
-			if !gateway.Ready() {
-				return errors.New("draining")
-			}
-			return e.ready(ctx)
-		},
+		Token: c.token(), Version: Version, Log: e.log, Now: e.clock.Now, Metrics: e.metrics(gateway), Ready: ready,
 		Sale: e.sales, Orders: e.orders, Products: e.store, OrderRows: e.store, Ledger: e.ledger,
-		Proof: e.auditor.Check, Proofs: e.proofs.Reports, Repair: e.repairer.Repair, Trail: proof.NewTrail(e.ledger, walstock.LogID),
-		LastRefusal: gateway.LastRefusal, DeadLetters: e.store, Audit: auditLog{e.store},
+		Proof: e.books.check, Proofs: e.books.reports, Repair: e.books.repair, Trail: e.books.trail,
+		LastRefusal: refusal, DeadLetters: e.store, Audit: auditLog{e.store},
 	})
 }
 
@@ -151,22 +177,6 @@ func (s *switchboard) set(h http.Handler) { s.to.Store(&h) }
 
 func (s *switchboard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	(*s.to.Load()).ServeHTTP(w, r)
-}
-
-// booting answers while the ledger is being recovered.
-func booting() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"status":"ok"}`+"\n")
-	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/problem+json")
-		w.Header().Set("Retry-After", "1")
-		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = io.WriteString(w, `{"title":"Not ready","status":503,"code":"not_ready","detail":"the ledger is being recovered"}`+"\n")
-	})
-	return mux
 }
 
 // untilTold keeps a listener's part up after its shutdown has begun: the part
@@ -188,16 +198,22 @@ func serving(err error) error {
 
 type listeners struct{ shopper, ops, pay net.Listener }
 
-// listen takes all ports before anything is opened, so that a taken one is
-// told at once.
+// listen takes the ports of the process's role before anything is opened, so
+// that a taken one is told at once.
 func listen(c Config, log *slog.Logger) (*listeners, error) {
 	l := &listeners{}
+	role := roles[c.Role]
 	var err error
-	if l.shopper, err = net.Listen("tcp", c.Listen); err != nil {
-		return nil, fmt.Errorf("listen: %w; give another address with --listen", err)
+	if role.gateway {
+		if l.shopper, err = net.Listen("tcp", c.Listen); err != nil {
+			return nil, fmt.Errorf("listen: %w; give another address with --listen", err)
+		}
 	}
 	if l.ops, err = net.Listen("tcp", c.Ops); err != nil {
 		return nil, errors.Join(fmt.Errorf("ops: %w; give another address with --ops", err), l.close())
+	}
+	if !role.console {
+		return l, nil
 	}
 	if l.pay, err = listenPay(c, l.ops.Addr(), log); err != nil {
 		return nil, errors.Join(fmt.Errorf("payment: %w; give another address with payment: sandbox://host:port", err), l.ops.Close(), l.close())
@@ -231,7 +247,15 @@ func listenPay(c Config, ops net.Addr, log *slog.Logger) (net.Listener, error) {
 }
 
 func (l *listeners) addresses() Addresses {
-	return Addresses{l.shopper.Addr(), l.ops.Addr(), l.pay.Addr()}
+	return Addresses{addressOf(l.shopper), addressOf(l.ops), addressOf(l.pay)}
+}
+
+// addressOf is nil where nobody listens.
+func addressOf(ln net.Listener) net.Addr {
+	if ln == nil {
+		return nil
+	}
+	return ln.Addr()
 }
 
 // close is for a start that failed. The ops API's listener, once it serves, is
@@ -247,9 +271,21 @@ func (l *listeners) close() (err error) {
 
 // greet says where everything is.
 func greet(out io.Writer, c Config, at *listeners) {
-	fmt.Fprintf(out, "\n  storefront     http://%s\n  ops API        http://%s\n  pay sandbox    http://%s\n",
-		reachable(at.shopper.Addr()), reachable(at.ops.Addr()), reachable(at.pay.Addr()))
+	fmt.Fprintln(out)
+	ops := "ops API       "
+	if !roles[c.Role].console {
+		ops = "health        "
+	}
+	for _, place := range []struct {
+		name string
+		at   net.Listener
+	}{{"storefront    ", at.shopper}, {ops, at.ops}, {"pay sandbox   ", at.pay}} {
+		if place.at != nil {
+			fmt.Fprintf(out, "  %s http://%s\n", place.name, reachable(place.at.Addr()))
+		}
+	}
 	switch {
+	case !roles[c.Role].console:
 	case c.OpsToken == "" && c.Demo:
 		fmt.Fprintf(out, "\n  This is a demo: the ops API takes the bearer token %q, and anyone gets a shopper's token.\n  A sale opens within 20 seconds.\n", demoOpsToken)
 	case c.OpsToken == "":

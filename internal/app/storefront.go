@@ -43,7 +43,7 @@ const demoTTL = 24 * time.Hour
 // identities reads the keys that shoppers' tokens are checked with. In a demo
 // the data directory's own secret also signs.
 func (c Config) identities(now func() time.Time) (*gate.Verifier, *api.Demo, error) {
-	own, err := gate.Key(c.Data)
+	own, err := gate.KeyIn(c.SecretsPath())
 	if err != nil {
 		return nil, nil, err
 	}

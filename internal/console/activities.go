@@ -90,7 +90,8 @@ func activityReply(a sale.Activity, err error) (*reply[activityBody], error) {
 }
 
 type activityList struct {
-	Activities []activityBody `json:"activities" nullable:"false"`
+	Activities []activityBody   `json:"activities" nullable:"false"`
+	Next       stock.ActivityID `json:"next,omitempty" doc:"Ask again with after= this for more"`
 }
 
 // countsBody is where the units are, at one log position.
@@ -124,17 +125,26 @@ type activityDetail struct {
 	Counts countsBody `json:"counts"`
 }
 
+type activityQuery struct {
+	Living bool             `query:"living" doc:"Only those that are not closed, or have no final proof yet"`
+	After  stock.ActivityID `query:"after" maxLength:"64" doc:"Ids above this one"`
+	Limit  int              `query:"limit" minimum:"0" maximum:"1000" doc:"Of a page; 0: all"`
+}
+
 func (c *console) serveActivities() {
 	mutate(c, route("activity.create", http.MethodPost, "/v1/activities", "Create an activity", http.StatusCreated),
 		func(ctx context.Context, in *activityInput) (*reply[activityBody], error) {
 			return activityReply(c.Sale.Create(ctx, in.activity()))
 		})
 	read(c, route("activity.list", http.MethodGet, "/v1/activities", "List activities by id", http.StatusOK),
-		func(ctx context.Context, _ *none) (*reply[activityList], error) {
-			all, err := c.Sale.List(ctx)
-			list := activityList{Activities: make([]activityBody, len(all))}
-			for i, a := range all {
+		func(ctx context.Context, in *activityQuery) (*reply[activityList], error) {
+			found, err := c.Sale.Page(ctx, sale.Query{Living: in.Living, After: in.After, Limit: in.Limit})
+			list := activityList{Activities: make([]activityBody, len(found))}
+			for i, a := range found {
 				list.Activities[i] = bodyOf(a)
+			}
+			if in.Limit > 0 && len(found) == in.Limit {
+				list.Next = found[len(found)-1].ID
 			}
 			return body(list, err)
 		})

@@ -112,7 +112,7 @@ func TestOpenAPI(t *testing.T) {
 		"POST /v1/activities/{id}/resume", "POST /v1/activities/{id}/drain", "POST /v1/activities/{id}/close",
 		"POST /v1/activities/{id}/stock", "GET /v1/activities/{id}/proof", "GET /v1/proofs",
 		"POST /v1/activities/{id}/repairs", "GET /v1/activities/{id}/trail/units", "GET /v1/activities/{id}/trail/users/{user}", "GET /v1/orders", "GET /v1/orders/{id}",
-		"POST /v1/orders/{id}/fulfil", "POST /v1/orders/{id}/refund", "GET /v1/dead-letters",
+		"POST /v1/orders/{id}/fulfil", "POST /v1/orders/{id}/refund", "POST /v1/orders/{id}/refunds/{refund}/retry", "GET /v1/dead-letters",
 		"POST /v1/dead-letters/{id}/redrive", "GET /v1/audit",
 	} {
 		method, path, _ := strings.Cut(route, " ")
@@ -283,6 +283,7 @@ func TestOrders(t *testing.T) {
 	b.equal(b.want(200, "", "POST", "/v1/orders/"+string(alice)+"/fulfil", ""), "state", "fulfilled")
 	b.equal(b.want(200, "", "POST", "/v1/orders/"+string(alice)+"/refund", `{"reason":"cracked"}`), "state", "refunded", "refunds.0.state", "done", "refunds.0.amount.amount", 2400)
 	b.equal(b.want(200, "", "POST", "/v1/orders/"+string(alice)+"/refund", ""), "state", "refunded", "refunds.1", nil)
+	b.want(409, "order_state", "POST", "/v1/orders/"+string(alice)+"/refunds/1-1-r1/retry", "") // nothing of it is stuck
 }
 
 func TestProof(t *testing.T) {

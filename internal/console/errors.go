@@ -90,6 +90,7 @@ var causes = []struct {
 	{proof.ErrNoDrift, noDrift},
 	{stock.ErrOverloaded, overloaded},
 	{stock.ErrNotReady, notReady},
+	{stock.ErrStale, notReady},
 	{order.ErrNotReady, notReady},
 	{stock.ErrUnknown, unknown},
 	{payment.ErrProvider, unknown},

@@ -30,6 +30,13 @@ type refundInput struct {
 
 func (in *refundInput) asked() (string, any) { return string(in.ID), in.Body }
 
+type retryInput struct {
+	ID     stock.OrderID `path:"id" maxLength:"64"`
+	Refund string        `path:"refund" maxLength:"128"`
+}
+
+func (in *retryInput) asked() (string, any) { return string(in.ID), struct{ Refund string }{in.Refund} }
+
 type orderQuery struct {
 	User     string `query:"user" maxLength:"64"`
 	Activity string `query:"activity" maxLength:"64"`
@@ -149,5 +156,10 @@ func (c *console) serveOrders() {
 				reason = in.Body.Reason
 			}
 			return orderReply(c.Orders.Refund(ctx, in.ID, reason))
+		})
+	mutate(c, route("order.refund.retry", http.MethodPost, "/v1/orders/{id}/refunds/{refund}/retry",
+		"Ask the provider once more for one refund that is stuck; the order stays what it is", http.StatusOK),
+		func(ctx context.Context, in *retryInput) (*reply[orderBody], error) {
+			return orderReply(c.Orders.RetryRefund(ctx, in.ID, in.Refund))
 		})
 }

@@ -17,14 +17,23 @@ import (
 // minSecret is the shortest HS256 secret accepted, in bytes (RFC 7518 §3.2).
 const minSecret = 32
 
-// KeyPath is where a data directory keeps the HS256 secret.
-func KeyPath(dataDir string) string { return filepath.Join(dataDir, "secrets", "jwt.hs256") }
+// SecretsPath is where a data directory keeps secrets unless they have a
+// directory of their own, which several processes may share.
+func SecretsPath(dataDir string) string { return filepath.Join(dataDir, "secrets") }
 
-// Key reads the HS256 secret of a data directory and creates it, 32 random
-// bytes as hex, mode 0600, when there is none. Of two processes that create it
-// at the same time both get the same one.
-func Key(dataDir string) ([]byte, error) {
-	key, err := ReadKey(dataDir)
+// KeyPath is where a data directory keeps the HS256 secret.
+func KeyPath(dataDir string) string { return keyPath(SecretsPath(dataDir)) }
+
+func keyPath(secrets string) string { return filepath.Join(secrets, "jwt.hs256") }
+
+// Key is KeyIn of a data directory's own secrets.
+func Key(dataDir string) ([]byte, error) { return KeyIn(SecretsPath(dataDir)) }
+
+// KeyIn reads the HS256 secret in a directory of secrets and creates it, 32
+// random bytes as hex, mode 0600, when there is none. Of two processes that
+// create it at the same time both get the same one.
+func KeyIn(secrets string) ([]byte, error) {
+	key, err := readKey(keyPath(secrets))
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}
@@ -32,20 +41,21 @@ func Key(dataDir string) ([]byte, error) {
 	if _, err := rand.Read(secret); err != nil {
 		return nil, fmt.Errorf("%w: no randomness: %w", ErrKey, err)
 	}
-	path := KeyPath(dataDir)
+	path := keyPath(secrets)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}
 	if err := publish(path, []byte(hex.EncodeToString(secret)+"\n")); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}
-	return ReadKey(dataDir)
+	return readKey(path)
 }
 
 // ReadKey reads the HS256 secret of a data directory. A missing file is also
 // fs.ErrNotExist.
-func ReadKey(dataDir string) ([]byte, error) {
-	path := KeyPath(dataDir)
+func ReadKey(dataDir string) ([]byte, error) { return readKey(KeyPath(dataDir)) }
+
+func readKey(path string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)

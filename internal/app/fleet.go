@@ -1,0 +1,296 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"sluice/internal/backend/redisstock"
+	"sluice/internal/bucket"
+	"sluice/internal/lib/run"
+	"sluice/internal/order"
+	"sluice/internal/sale"
+	"sluice/internal/stock"
+)
+
+// fleet is what an engine has besides when processes share the ledger: each
+// keeps a mirror of it, and workers keep its buckets.
+type fleet struct {
+	*engine
+	mirror  *redisstock.Mirror
+	buckets *bucket.Keeper
+	life    *sale.Desk // tells the ledger; one at a time in the fleet
+	singles []*singleton
+
+	asked   chan struct{} // wakes look
+	mu      sync.Mutex
+	follows int                           // activities that the mirror was told to follow
+	looks   map[stock.Place]uint32        // buckets whose watched reservations have to be looked at → their epoch
+	met     map[stock.ActivityID]struct{} // activities that the ledger's client knows; of refresh alone
+}
+
+func (e *engine) newFleet(c Config) *fleet {
+	f := &fleet{engine: e, asked: make(chan struct{}, 1), looks: map[stock.Place]uint32{}, met: map[stock.ActivityID]struct{}{}}
+	now := e.clock.Now
+	f.mirror = e.redis.Mirror(redisstock.MirrorOptions{Board: e.board, Log: e.log, Now: now, Changed: f.changed, Epoch: f.missed})
+	f.life = sale.NewDesk(e.shop)
+	f.buckets = bucket.New(bucket.Options{
+		Engine: e.redis, Log: e.redis, Credit: e.redis.Credit, Store: e.store, Buckets: e.store, Leases: e.leases, Holder: e.holder,
+		Allocations: f.allocations,
+		Final: func(ctx context.Context, activity stock.ActivityID) (bool, error) {
+			_, final, err := e.store.Proof(ctx, activity)
+			return final, err
+		},
+		Snapshots: e.snapshots, Landed: func([]order.Landed) { e.landed() }, Alarms: e.alarms, Logger: e.log, Now: now,
+	})
+	return f
+}
+
+// join takes this process's place among the others, before anything runs, and
+// gives back what it has when everything has stopped: another worker then takes
+// over at once.
+func (f *fleet) join(g *run.Group) {
+	g.Add("leases", nil, func(ctx context.Context) error {
+		var failed []error
+		if f.role.worker {
+			failed = append(failed, f.buckets.Close(ctx))
+		}
+		for _, s := range f.singles {
+			failed = append(failed, s.lease.Stop(ctx))
+		}
+		return errors.Join(failed...)
+	}, workerDeadline)
+	g.Task(f.log, steady(f.log, run.Task{Name: "worker number", Idle: time.Second, Step: func(ctx context.Context) (bool, error) {
+		worked, err := f.number.Step(ctx)
+		if errors.Is(err, errTaken) {
+			g.Fail(err)
+		}
+		return worked, err
+	}}), workerDeadline)
+}
+
+// changed tells the event streams of this process what the mirror has read: a
+// reservation has landed, or was settled. The order's state follows from it;
+// what does not (fulfilled, refunded without restock) ends no stream.
+func (f *fleet) changed(id stock.ID, state stock.State) {
+	f.watchers.Publish(order.Change{Reservation: id, State: state, OrderState: orderState[state]})
+}
+
+var orderState = map[stock.State]order.State{
+	stock.Held: order.Created, stock.Confirmed: order.Paid, stock.Released: order.Cancelled, stock.Expired: order.Cancelled,
+	stock.Returned: order.Refunded, stock.Refused: order.Refused,
+}
+
+// missed notes that news of a bucket may have been missed up to now.
+func (f *fleet) missed(p stock.Place, epoch uint32) {
+	f.mu.Lock()
+	f.looks[p] = epoch
+	f.mu.Unlock()
+	select {
+	case f.asked <- struct{}{}:
+	default:
+	}
+}
+
+// lookHands bounds the questions to the store at once.
+const lookHands = 8
+
+// look asks the store about the watched reservations of a bucket whose news may
+// have been missed.
+func (f *fleet) look(ctx context.Context) (worked bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for p, epoch := range f.looks {
+		delete(f.looks, p)
+		f.mu.Unlock()
+		err = f.lookAll(ctx, f.watchers.Of(p), epoch)
+		f.mu.Lock()
+		if _, again := f.looks[p]; err != nil && !again {
+			f.looks[p] = epoch
+		}
+		return err == nil, err
+	}
+	return false, nil
+}
+
+func (f *fleet) lookAll(ctx context.Context, ids []stock.ID, epoch uint32) error {
+	hands := make(chan struct{}, lookHands)
+	failed := make([]error, len(ids))
+	var all sync.WaitGroup
+	for i, id := range ids {
+		hands <- struct{}{}
+		all.Go(func() {
+			failed[i] = f.lookAt(ctx, id, epoch)
+			<-hands
+		})
+	}
+	all.Wait()
+	return errors.Join(failed...)
+}
+
+// lookAt publishes how one reservation stands. All that was ever going to land
+// of an epoch has landed when the bucket accepts in a later one: what is not
+// there then was lost, and is refused.
+func (f *fleet) lookAt(ctx context.Context, id stock.ID, epoch uint32) error {
+	found, err := f.store.List(ctx, order.Query{Reservation: &id, Limit: 1})
+	switch {
+	case err != nil:
+		return fmt.Errorf("reservation %s: %w", id, err)
+	case len(found) > 0:
+		f.watchers.Landed([]order.Landed{{Order: found[0]}})
+	case id.Epoch < epoch:
+		f.changed(id, stock.Refused)
+	}
+	return nil
+}
+
+// refresh shows the activities as they are stored, and follows those that have
+// units.
+func (f *fleet) refresh(ctx context.Context) (worked bool, err error) {
+	shown := f.shop.Refresh(ctx)
+	activities, err := f.allotted(ctx)
+	if err != nil {
+		return false, errors.Join(shown, err)
+	}
+	ids := make([]stock.ActivityID, len(activities))
+	for i, a := range activities {
+		ids[i] = a.ID
+		if _, known := f.met[a.ID]; known {
+			continue
+		}
+		// So that an order can be found by its id alone here, before anybody has
+		// bought anything here.
+		if _, err := f.ledger.Counts(ctx, a.ID); err == nil {
+			f.met[a.ID] = struct{}{}
+		}
+	}
+	f.mirror.Follow(ids)
+	f.mu.Lock()
+	f.follows = len(ids)
+	f.mu.Unlock()
+	return false, shown
+}
+
+// allotted are the activities that live and have units, or are about to.
+func (f *fleet) allotted(ctx context.Context) (found []sale.Activity, err error) {
+	living, err := f.store.Select(ctx, sale.Query{Living: true})
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range living {
+		switch a.State {
+		case sale.Draft, sale.Scheduled:
+			continue
+		case sale.Closed: // perhaps before it had any
+			at, err := f.store.Watermark(ctx, stock.Place{Activity: a.ID}.Log())
+			if err != nil {
+				return nil, err
+			}
+			if at == (stock.Cursor{}) {
+				continue
+			}
+		}
+		found = append(found, a)
+	}
+	return found, nil
+}
+
+// allocations are for the keepers of the buckets: what each is to open with if
+// it was never open.
+func (f *fleet) allocations(ctx context.Context) ([]stock.Allocation, error) {
+	activities, err := f.allotted(ctx)
+	all := make([]stock.Allocation, len(activities))
+	for i := range activities {
+		all[i] = activities[i].Allocation(stock.MillisOf(f.clock.Now()))
+	}
+	return all, err
+}
+
+// Bounds of starting.
+const (
+	knowWithin = 3 * time.Second
+	knowPoll   = 20 * time.Millisecond
+)
+
+// show reads the activities and waits a little until the mirror knows them: a
+// gateway that serves before would ask its shoppers to come again. An activity
+// whose buckets do not answer keeps nobody waiting for longer.
+func (f *fleet) show(ctx context.Context) error {
+	if _, err := f.refresh(ctx); err != nil {
+		f.log.Error("an activity cannot be shown", "error", err)
+	}
+	over := time.NewTimer(knowWithin)
+	defer over.Stop()
+	poll := time.NewTicker(knowPoll)
+	defer poll.Stop()
+	for !f.known() {
+		select {
+		case <-poll.C:
+		case <-over.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// known says whether the mirror has looked at all that it follows.
+func (f *fleet) known() bool {
+	f.mu.Lock()
+	follows := f.follows
+	f.mu.Unlock()
+	standings := f.mirror.Standings()
+	for _, s := range standings {
+		if !s.Ready && s.Buckets > 0 {
+			return false
+		}
+	}
+	return len(standings) == follows
+}
+
+// freshFor is how old all that is known of the ledger may be in a process that
+// can serve: far more than a bucket takes to be read, and less than a balancer
+// takes to look.
+const freshFor = 2 * time.Second
+
+// ready answers nil when this process can do its work: it has its number, and
+// store and ledger can be reached. A single bucket that is being rebuilt, or a
+// part of a cluster that is away, is no reason to send shoppers elsewhere: they
+// would find it there just the same.
+func (f *fleet) ready(ctx context.Context) error {
+	if _, err := f.number.kept.Held(); err != nil {
+		return fmt.Errorf("worker number: %w", err)
+	}
+	if err := f.store.Ping(ctx); err != nil {
+		return err
+	}
+	standings := f.mirror.Standings()
+	for _, s := range standings {
+		if s.Ready || f.clock.Now().Sub(s.AsOf) < freshFor {
+			return nil
+		}
+	}
+	// Nothing is on sale, or nothing is known of any sale: ask for one that
+	// cannot be there.
+	_, err := f.redis.Counts(ctx, "-")
+	switch {
+	case !errors.Is(err, stock.ErrNoSuchActivity):
+		return fmt.Errorf("ledger: %w", err)
+	case len(standings) > 0 && f.opened(standings):
+		return errors.New("the mirror of the ledger is too old")
+	}
+	return nil
+}
+
+// opened says whether the ledger has any of the activities.
+func (f *fleet) opened(standings []redisstock.Standing) bool {
+	for _, s := range standings {
+		if s.Buckets > 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,122 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"time"
+
+	"sluice/internal/backend/redisstock"
+)
+
+// faults gathers what is wrong with a configuration.
+type faults []error
+
+func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Errorf(format, args...)) }
+
+// Validate answers every fault at once, each with what to change.
+func (c Config) Validate() error {
+	var f faults
+	if c.Data == "" {
+		f.add("data: give the directory where everything durable is kept")
+	}
+	for _, l := range []struct{ key, value string }{{"listen", c.Listen}, {"ops", c.Ops}} {
+		if _, _, err := net.SplitHostPort(l.value); err != nil {
+			f.add("%s: %q is not host:port", l.key, l.value)
+		}
+	}
+	c.checkDoors(&f)
+	c.checkRole(&f)
+	if c.OpsToken == "" && !loopback(c.Ops) {
+		f.add("ops: %q can be reached from other machines and no token is set; set SLUICE_OPS_TOKEN or listen on 127.0.0.1", c.Ops)
+	}
+	if c.Drain < 0 || c.Drain > time.Minute {
+		f.add("drain: %s is not in 0s..1m", c.Drain)
+	}
+	if c.KeepLogMB < 0 || c.KeepLogMB > maxKeepLogMB {
+		f.add("keep_log_mb: %d is not in 0..%d", c.KeepLogMB, maxKeepLogMB)
+	}
+	if n := len(c.OpsToken); n > 0 && n < 4 {
+		f.add("ops_token: %d characters are too few", n)
+	}
+	if u, err := url.Parse(c.Public); c.Public != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "") {
+		f.add("public: %q is not http://host:port or https://host", redacted(c.Public))
+	}
+	if _, _, err := c.logStyle(); err != nil {
+		f.add("log: %w", err)
+	}
+	if len(f) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w:\n%w", ErrConfig, errors.Join(f...))
+}
+
+const maxKeepLogMB = 1 << 20 // a terabyte
+
+// checkDoors looks at each door, and whether they go together.
+func (c Config) checkDoors(f *faults) {
+	switch scheme(c.Stock) {
+	case "wal":
+	case "redis", "rediss":
+		if _, err := redisstock.ParseURL(c.Stock); err != nil {
+			f.add("stock: %w", err)
+		}
+	default:
+		f.add("stock: %q has no backend; write wal://path/of/directory or redis://host:6379", redacted(c.Stock))
+	}
+	switch u, err := url.Parse(c.Store); {
+	case scheme(c.Store) == "sqlite" && err == nil:
+	case scheme(c.Store) == "mysql" && (err != nil || u.Host == "" || len(u.Path) < 2):
+		f.add("store: %q is not mysql://user:password@host:3306/database, with the password percent-encoded", redacted(c.Store))
+	case scheme(c.Store) == "mysql":
+	default:
+		f.add("store: %q has no backend; write sqlite://path/of/file.db or mysql://user:password@host:3306/database", redacted(c.Store))
+	}
+	if u, err := url.Parse(c.Payment); err != nil || u.Scheme != "sandbox" {
+		f.add("payment: %q has no backend; write sandbox://127.0.0.1:8082", redacted(c.Payment))
+	}
+	switch c.Lease {
+	case "", "local:", "sql:":
+	default:
+		f.add("lease: %q has no backend; write sql: or local:", redacted(c.Lease))
+	}
+	if !c.fleet() {
+		return
+	}
+	// Redis outlives this process, and another one may join at any time: it must
+	// find the orders that belong to the ledger, and take nothing for its own
+	// that this process does.
+	if !c.onServer() {
+		f.add("store: %q is this process's alone, and the ledger on Redis is not; write mysql://user:password@host:3306/database", redacted(c.Store))
+	}
+	if c.Lease == "local:" {
+		f.add("lease: local: keeps no other process away from the ledger on Redis; write sql:")
+	}
+}
+
+// checkRole names the lines that keep a process from being one of several.
+func (c Config) checkRole(f *faults) {
+	if _, known := roles[c.Role]; !known {
+		f.add("role: %q is none of all, gateway, worker, console", c.Role)
+		return
+	}
+	if c.Role == "all" {
+		return
+	}
+	alone := func(key, value, instead string) {
+		f.add("%s: %q is one process's alone, and role is %s; write %s, or set role: all", key, redacted(value), c.Role, instead)
+	}
+	if scheme(c.Stock) == "wal" {
+		alone("stock", c.Stock, "redis://host:6379")
+	}
+	if scheme(c.Store) == "sqlite" && !c.fleet() { // with a fleet's ledger it has been said
+		alone("store", c.Store, "mysql://user:password@host:3306/database")
+	}
+	if c.Lease == "local:" && !c.fleet() {
+		alone("lease", c.Lease, "sql:")
+	}
+	if u, err := url.Parse(c.Payment); err == nil && u.Scheme == "sandbox" && u.Host == "" {
+		f.add("payment: %q does not say where the console listens for the sandbox, and role is %s; write sandbox://host:port, the same for every process", c.Payment, c.Role)
+	}
+}
