@@ -19,10 +19,10 @@ FUZZTIME ?= 10s
 RACY := stock/... sale order/... gate api lib/wal lib/outbox lib/run lib/id lib/clock \
         backend/walstock backend/sqlstore
 
-.PHONY: mutants kill help run build test servers check lint fmt tidy race fuzz sim bench naive ci fleet
+.PHONY: mutants kill help run build test servers check lint fmt tidy race fuzz sim bench naive ci fleet fleet-test
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## a demo sale on http://localhost:8080, its ops API on :8081
 	./bin/sluice serve --demo --data $(DATA) --listen $(LISTEN) --ops $(OPS)
@@ -69,6 +69,9 @@ kill: ## kill -9 of real servers under storms, N times (1000: 20 to 30 minutes),
 
 fleet: servers build ## gateways, workers, nginx, a Redis Cluster and MariaDB with a sale on them, until Ctrl-C
 	$(GO) run ./test/fleet/demo -binary bin/sluice
+
+fleet-test: servers ## parts of a fleet killed, frozen, emptied, rolled back and cut off under storms, 15 minutes; BIG=1: 100,000 users; FAULT=… for some, SEED=… PLANT=…
+	$(GO) run ./test/fleet/faults -seed $(or $(SEED),0) -users $(or $(USERS),0) -stock $(or $(STOCK),0) -fault '$(FAULT)' -plant '$(PLANT)' $(if $(BIG),-big)
 
 sim: ## the whole engine under N seeds and faults (10000), or SEED=… once more with its trace
 ifdef SEED

@@ -86,10 +86,12 @@ var rooms = []room{
 	{path: "sim", imports: []string{"internal"}, clients: []string{"*"}},                            // drives the parts that app puts together
 	{path: "test/servers", clients: []string{"github.com/go-sql-driver/mysql", "golang.org/x/sys"}}, // replication is set up in SQL
 	{path: "test/faultproxy"},
-	{path: "test/overlay"},                                          // reads sources as text
-	{path: "test/mutants", imports: []string{"test/overlay"}},       // builds with go
-	{path: "test/kill", imports: []string{"test/overlay", "storm"}}, // a server of its own making, judged by our oracle
-	{path: "test/kill/point"},                                       // called by that server only
+	{path: "test/overlay"},                                                   // reads sources as text
+	{path: "test/mutants", imports: []string{"test/overlay"}},                // builds with go
+	{path: "test/kill", imports: []string{"test/overlay", "storm"}},          // a server of its own making, judged by our oracle
+	{path: "test/kill/point"},                                                // called by that server only
+	{path: "test/fleet", imports: []string{"test/servers", "internal/gate"}}, // real processes, met as a shopper meets them
+	{path: "test/fleet/faults", imports: []string{"test/fleet", "test/servers", "test/faultproxy", "test/overlay", "storm"}},
 	{path: "bench", imports: []string{"test/servers", "internal/gate"}},
 	{path: "bench/naive", imports: []string{"test/servers", "internal/gate", "storm"}, clients: []string{"*"}},       // somebody else's design, judged by our oracle
 	{path: "examples", imports: []string{"internal/sale", "internal/catalog", "internal/pricing", "internal/stock"}}, // written as what they become

@@ -129,8 +129,29 @@ func (c *crowd) refused(u int, generation uint32) {
 	c.states[u].CompareAndSwap(generation<<8|uint32(busy), generation<<8|uint32(idle))
 }
 
+// accepted: the user has a receipt for a key, which counts unless there is a
+// newer key already.
 func (c *crowd) accepted(u int, generation uint32) {
-	c.states[u].Store(generation<<8 | uint32(holding))
+	for {
+		word := c.states[u].Load()
+		if word>>8 > generation || c.states[u].CompareAndSwap(word, generation<<8|uint32(holding)) {
+			return
+		}
+	}
+}
+
+// retry claims a user whose receipt was refused, to send the same key again.
+func (c *crowd) retry(u int, generation uint32) bool {
+	return c.states[u].CompareAndSwap(generation<<8|uint32(holding), generation<<8|uint32(busy))
+}
+
+// over lets a user whose receipt was refused try with a new key.
+func (c *crowd) over(u int, generation uint32) {
+	for _, from := range [...]status{holding, busy} {
+		if c.states[u].CompareAndSwap(generation<<8|uint32(from), (generation+1)<<8|uint32(idle)) {
+			return
+		}
+	}
 }
 
 // again lets a user whose reservation ended try with a new key.

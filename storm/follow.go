@@ -31,8 +31,29 @@ func (r *rehearsal) retry(left int, do func(left int)) {
 	}
 }
 
-// follow plans what the buyer of a fresh receipt will do.
+// follow lets the buyer of a fresh receipt go on, at once or when it is clear
+// what it is worth.
 func (r *rehearsal) follow(rc *receipt) {
+	n := uint64(rc.try.user)<<24 | uint64(rc.try.generation)
+	switch rc.given.State {
+	case "pending":
+		if rc.try.generation&greedy == 0 && r.dice.hit(chooseReplay, n, r.o.Replay) {
+			r.agenda.after(0, func() { r.look(rc, maxTries) })
+		}
+		r.agenda.after(0, func() { r.await(rc, 0) })
+	case "refused":
+		r.agenda.after(0, func() { r.giveWay(rc) })
+	default:
+		r.goOn(rc)
+	}
+}
+
+// goOn plans what the buyer of a promised unit will do. A second unit is left
+// to its expiry.
+func (r *rehearsal) goOn(rc *receipt) {
+	if rc.try.generation&greedy != 0 {
+		return
+	}
 	n := uint64(rc.try.user)<<24 | uint64(rc.try.generation)
 	hold := time.Duration(r.o.Hold) * time.Second
 	if r.selling.Load() {
@@ -68,6 +89,7 @@ func (r *rehearsal) click(try tryID, left int) {
 	a, err := r.shop.buy(r.crowd.token(try.user), try.key())
 	if err != nil {
 		r.errands.answered(unknown, noCode, -1)
+		r.heard(unknown, noCode, try, sent, time.Now())
 		r.oracle.unanswered(try)
 		r.history.unanswered(try, sent)
 		r.retry(left, func(left int) { r.click(try, left) })
@@ -79,29 +101,38 @@ func (r *rehearsal) click(try tryID, left int) {
 }
 
 // replay sends the key of a receipt again: whatever has happened since, the
-// answer is that receipt.
+// answer is that receipt. The key of a refused one is free to buy anew, which
+// its user decides.
 func (r *rehearsal) replay(rc *receipt, left int) {
+	if is, _ := r.oracle.outcomeOf(rc); is == turnedDown {
+		return
+	}
 	sent := time.Now()
 	a, err := r.shop.buy(r.crowd.token(rc.try.user), rc.try.key())
-	if err != nil || a.status == 503 {
+	if err != nil || a.away() {
 		r.errands.answered(unknown, noCode, -1)
+		r.service.failed(r.bucketOf(rc.try), sent)
 		r.retry(left, func(left int) { r.replay(rc, left) })
 		return
 	}
 	now := time.Now()
 	v, code := judge(a.status, a.body)
 	r.errands.answered(v, code, -1)
+	r.heard(v, code, rc.try, sent, now)
 	var given Receipt
-	if v != accepted || json.Unmarshal(a.body, &given) != nil {
+	switch {
+	case v == accepted && json.Unmarshal(a.body, &given) == nil:
+		r.oracle.repeated(rc, given, sent)
+		r.receive(rc.try, given, sent, now)
+	case v == refused && !rc.acked.Add(r.o.Lag).Before(sent):
+		// A gateway may have refused by what it knew before the purchase.
+		r.retry(left, func(left int) { r.replay(rc, left) })
+	default:
 		if v == refused {
 			r.history.refused(rc.try, code, sent, now)
 		}
 		r.oracle.denied(rc, a.String())
-		return
 	}
-	r.oracle.repeated(rc, given.State, sent)
-	r.oracle.accepted(rc.try, given, now)
-	r.history.accepted(rc, given, sent, now)
 }
 
 // grab tries for a second unit with another key. A receipt for it is judged by
@@ -126,6 +157,11 @@ func (r *rehearsal) show(rc *receipt, left int, again func(*receipt, int)) (show
 	now := time.Now()
 	if err != nil || a.again() {
 		r.retry(left, func(left int) { again(rc, left) })
+		return shown
+	}
+	if is, _ := r.oracle.outcomeOf(rc); a.status == 404 && is != promised {
+		// Lost with an engine, or it is a lie: its reservation will tell.
+		r.oracle.denied(rc, "404 for its order")
 		return shown
 	}
 	if !a.ok() || json.Unmarshal(a.body, &shown) != nil {

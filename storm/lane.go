@@ -10,8 +10,9 @@ import (
 // lane is one connection that works through the schedule: claim a slot, wait
 // until it is due, claim a user, send, judge. It never waits for anything else.
 func (r *rehearsal) lane(ctx context.Context, s *schedule, t *tally) {
-	w := newWire(r.target)
-	defer w.close()
+	at := int(r.lined.Add(1)) // users are spread over all targets
+	w := newWire(r.targets[at%len(r.targets)])
+	defer func() { w.close() }()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var key []byte
@@ -32,7 +33,10 @@ func (r *rehearsal) lane(ctx context.Context, s *schedule, t *tally) {
 		try := tryID{user, generation}
 		key = try.appendKey(key[:0])
 		if !r.attempt(w, t, uint64(slot), due, try, key) {
-			// The server cannot be reached at all: do not spin.
+			// The server cannot be reached at all: go to the next, and do not spin.
+			w.close()
+			at++
+			w = newWire(r.targets[at%len(r.targets)])
 			wait(ctx, timer, time.Now().Add(5*time.Millisecond))
 		}
 	}
@@ -71,11 +75,11 @@ func (r *rehearsal) attempt(w *wire, t *tally, slot uint64, due time.Time, try t
 		}
 	}
 	sent := time.Now()
-	status, body, err := w.buy(r.request, r.crowd.token(try.user), key)
+	status, body, err := w.buy(r.crowd.token(try.user), key)
 	now := time.Now()
 	if err != nil {
 		t.answered(unknown, noCode, -1)
-		r.outage.failed(now)
+		r.heard(unknown, noCode, try, sent, now)
 		if errors.Is(err, errNotSent) {
 			r.crowd.refused(try.user, try.generation)
 			return false
@@ -101,10 +105,10 @@ func (r *rehearsal) attempt(w *wire, t *tally, slot uint64, due time.Time, try t
 // lose sends a try and drops the reply; the user tries again with the same key.
 func (r *rehearsal) lose(w *wire, t *tally, slot uint64, try tryID, key []byte) bool {
 	sent := time.Now()
-	err := w.lose(r.request, r.crowd.token(try.user), key)
+	err := w.lose(r.crowd.token(try.user), key)
 	if errors.Is(err, errNotSent) {
 		t.answered(unknown, noCode, -1)
-		r.outage.failed(time.Now())
+		r.heard(unknown, noCode, try, sent, time.Now())
 		r.crowd.refused(try.user, try.generation)
 		return false
 	}
@@ -121,9 +125,7 @@ func (r *rehearsal) lose(w *wire, t *tally, slot uint64, try tryID, key []byte) 
 // learn draws the conclusions from a reply to a purchase: for the oracle, for
 // the user, and for what the user does next.
 func (r *rehearsal) learn(v verdict, code, status int, body []byte, try tryID, sent, now time.Time) {
-	if v != unavailable && v != unknown {
-		r.outage.answered(sent, now)
-	}
+	r.heard(v, code, try, sent, now)
 	switch v {
 	case accepted:
 		var given Receipt
@@ -131,12 +133,7 @@ func (r *rehearsal) learn(v verdict, code, status int, body []byte, try tryID, s
 			r.oracle.broken.add("%s got a receipt that cannot be read: %v", userName(try.user), err)
 			return
 		}
-		rc, fresh := r.oracle.accepted(try, given, now)
-		r.history.accepted(rc, given, sent, now)
-		if fresh && try.generation&greedy == 0 {
-			r.crowd.accepted(try.user, try.generation)
-			r.follow(rc)
-		}
+		r.receive(try, given, sent, now)
 	case refused:
 		r.history.refused(try, code, sent, now)
 		switch code {
@@ -144,6 +141,7 @@ func (r *rehearsal) learn(v verdict, code, status int, body []byte, try tryID, s
 			r.oracle.soldOut(sent, now)
 			r.oracle.scarcity.turnedAway(sent)
 		case codeAllHeld:
+			r.oracle.allHeld(sent)
 			r.oracle.scarcity.turnedAway(sent)
 		case codeLimit:
 			// A user who has gone on to another key may hold something by that one.
@@ -151,7 +149,7 @@ func (r *rehearsal) learn(v verdict, code, status int, body []byte, try tryID, s
 				r.oracle.limited(try, sent)
 			}
 		case codeNotOpen:
-			if sent.After(r.oracle.opens.Add(time.Second)) {
+			if sent.After(r.oracle.opens.Add(time.Second + r.o.Lag)) {
 				r.oracle.broken.add("not_open was told %s after the opening", sent.Sub(r.oracle.opens).Round(time.Millisecond))
 			}
 		}
@@ -167,5 +165,20 @@ func (r *rehearsal) learn(v verdict, code, status int, body []byte, try tryID, s
 		r.oracle.unanswered(try)
 		r.history.unanswered(try, sent)
 		r.crowd.refused(try.user, try.generation)
+	}
+}
+
+// receive takes in a receipt, and lets its buyer go on.
+func (r *rehearsal) receive(try tryID, given Receipt, sent, now time.Time) {
+	rc, fresh := r.oracle.accepted(try, given, now)
+	r.history.accepted(rc, given, sent, now)
+	switch {
+	case fresh:
+		if try.generation&greedy == 0 {
+			r.crowd.accepted(try.user, try.generation)
+		}
+		r.follow(rc)
+	case given.State == "refused" && try.generation&greedy == 0:
+		r.crowd.over(try.user, try.generation)
 	}
 }

@@ -34,7 +34,7 @@ func (o *oracle) limited(try tryID, sent time.Time) {
 		if r.try == try {
 			continue
 		}
-		if r.ended.IsZero() || !r.ended.Before(sent) || r.awaits || r.replaced {
+		if r.ended.IsZero() || !o.heardOf(r.ended, sent) || r.awaits || r.replaced {
 			return
 		}
 		last = r

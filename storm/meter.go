@@ -88,3 +88,29 @@ func latencyOf(h *hdrhistogram.Histogram) Latency {
 	ms := func(q float64) float64 { return float64(h.ValueAtPercentile(q)) / 1000 }
 	return Latency{P50: ms(50), P99: ms(99), P999: ms(99.9)}
 }
+
+// landings are how long receipts stayed pending before they were seen held.
+type landings struct {
+	mu   *sync.Mutex
+	took *hdrhistogram.Histogram // µs
+}
+
+func newLandings() landings { return landings{&sync.Mutex{}, newHistogram()} }
+
+func (l landings) note(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// The value is in range by the min, and that is the only error.
+	_ = l.took.RecordValue(min(max(d.Microseconds(), 1), latencyLimit))
+}
+
+// waiting sums up; nil when nothing was ever pending.
+func (l landings) waiting() *Waiting {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.took.TotalCount() == 0 {
+		return nil
+	}
+	of := latencyOf(l.took)
+	return &Waiting{of.P50, of.P99, float64(l.took.Max()) / 1000}
+}

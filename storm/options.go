@@ -4,19 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 )
 
 // Options of a storm. The tags are the flags of the command line; shares are
 // percentages, 0..100.
 type Options struct {
-	Target   string `help:"Shopper API." default:"http://127.0.0.1:8080"`
+	Target   string `help:"Shopper API; several gateways with commas between them, if no front stands before them." default:"http://127.0.0.1:8080"`
 	Ops      string `help:"Ops API." default:"http://127.0.0.1:8081"`
 	OpsToken string `help:"Bearer token of the ops API; a demo server takes demo." env:"SLUICE_OPS_TOKEN" default:"demo"`
 	Data     string `help:"Data directory of the server; the key that signs the users' tokens is read from it." default:"data"`
 
 	Users       int           `help:"Distinct users." default:"10000"`
 	Stock       int           `help:"Units on sale, one per user." default:"100"`
+	Buckets     int           `help:"Buckets over which the ledger is to spread the units; 0 = as many as the server gives a sale." default:"0"`
+	Lag         time.Duration `help:"How long it may take until every gateway, and the ledger, has heard of what was done elsewhere; 0 for a single process." default:"0s"`
 	Duration    time.Duration `help:"How long the rush lasts; the tail in which everything is sold off comes on top." default:"20s"`
 	Rate        int           `help:"Attempts per second; 0 = three tries per user within the duration, 1000 to 20000." default:"0"`
 	Connections int           `help:"Keep-alive connections, and so the most attempts in flight." default:"64"`
@@ -56,7 +59,17 @@ const (
 	maxStock       = 5_000_000
 	maxRate        = 1_000_000
 	maxConnections = 10_000
+	maxBuckets     = 256
+	maxLag         = 10 * time.Second
 )
+
+// targets are the addresses of the shopper API, without a slash at their end.
+func (o *Options) targets() (all []string) {
+	for _, target := range strings.Split(o.Target, ",") {
+		all = append(all, trimSlash(target))
+	}
+	return all
+}
 
 // Validate names every fault at once, and fills in what 0 means.
 func (o *Options) Validate() error {
@@ -77,10 +90,14 @@ func (o *Options) Validate() error {
 	percent := func(name string, v float64) {
 		check(v >= 0 && v <= 100, "--%s %g is not in 0..100", name, v)
 	}
-	address("target", o.Target)
+	for _, target := range strings.Split(o.Target, ",") {
+		address("target", target)
+	}
 	address("ops", o.Ops)
 	between("users", o.Users, 1, maxUsers)
 	between("stock", o.Stock, 1, maxStock)
+	between("buckets", o.Buckets, 0, maxBuckets)
+	check(o.Lag >= 0 && o.Lag <= maxLag, "--lag %s is not in 0s..%s", o.Lag, maxLag)
 	between("rate", o.Rate, 0, maxRate)
 	between("connections", o.Connections, 1, maxConnections)
 	between("hold", o.Hold, 1, 3600)

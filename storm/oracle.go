@@ -15,29 +15,40 @@ import (
 // near). If more than the stock count at once, the server oversold, whatever
 // its books say.
 type oracle struct {
-	stock    int
-	opens    time.Time     // by this machine's clock, as all times here
-	ahead    time.Duration // how far the server's clock is ahead of it
-	broken   breaches
-	unpaid   atomic.Int64 // how many hold a unit for which nobody has pressed pay; see soldOut
-	soldOuts atomic.Bool  // somebody was told sold_out
-	scarcity scarcity
+	stock     int
+	opens     time.Time     // by this machine's clock, as all times here
+	ahead     time.Duration // how far the server's clock is ahead of it
+	broken    breaches
+	unpaid    atomic.Int64 // how many hold a unit for which nobody has pressed pay; see soldOut
+	soldOutAt atomic.Int64 // Unix ns at which somebody was told sold_out first; 0 = nobody was
+	soldAll   atomic.Int64 // Unix ns at which the last of all units was shown as paid; 0 = it was not
+	scarcity  scarcity
+	hold      time.Duration // 0 = not known
+	buckets   int           // over which the ledger spreads the units
+	lag       time.Duration // for gateways and the ledger to hear what was done elsewhere
+	troubles  troubles
 
 	mu        sync.Mutex
 	receipts  map[tryID]*receipt
 	byOrder   map[string]*receipt
 	byReserve map[string]*receipt
 	byUser    map[int][]*receipt
-	unsure    map[tryID]bool // keys with a request whose reply never came
-	grabs     map[tryID]int  // requests for a second unit that are under way
-	expiries  expiries       // those that count, soonest expiry first
-	holding   int            // how many count
-	peak      int            // the most that counted at once
-	order     []*receipt     // in order of arrival
-	pressed   map[string]int // buttons, by name
-	overdue   time.Duration  // the longest that an unpaid order was seen to outlive its expiry
-	awaited   int            // receipts with money whose outcome is not shown yet
-	heard     time.Time      // when the last payment was made that the shop has shown to know of
+	unsure    map[tryID]bool  // keys with a request whose reply never came
+	grabs     map[tryID]int   // requests for a second unit that are under way
+	expiries  expiries        // those that count, soonest expiry first
+	holding   int             // how many count
+	peak      int             // the most that counted at once
+	order     []*receipt      // in order of arrival
+	pressed   map[string]int  // buttons, by name
+	overdue   time.Duration   // the longest that an unpaid order was seen to outlive its expiry
+	awaited   int             // receipts with money whose outcome is not shown yet
+	sold      int             // receipts shown as paid
+	pending   int             // receipts that were pending at first
+	refusals  int             // of these, those that were refused later
+	astray    int             // reservations that are not in the bucket of their user
+	torn      int             // samples in a row that were not of one moment
+	proofs    map[string]bool // violations that the server's proof has told
+	heard     time.Time       // when the last payment was made that the shop has shown to know of
 
 	captures map[string]string // of the audit: capture → order
 	replaces map[string]string // of the audit: order bought by late money → the order it was meant for
@@ -74,6 +85,10 @@ type receipt struct {
 	expires time.Time
 	acked   time.Time // when its first reply arrived
 
+	promised time.Time // when it was first shown as more than pending; zero = never
+	refused  bool      // it was shown as refused, or its key bought anew
+	denied   string    // what its key was told while it was pending, in place of the receipt
+
 	counts   bool      // holds a unit for certain
 	ending   bool      // a cancel was sent
 	ended    time.Time // when the shop had said that it ended; zero = it has not
@@ -93,75 +108,8 @@ func newOracle(stock int, opens time.Time) *oracle {
 	return &oracle{
 		stock: stock, opens: opens,
 		receipts: map[tryID]*receipt{}, byOrder: map[string]*receipt{}, byReserve: map[string]*receipt{},
-		byUser: map[int][]*receipt{}, unsure: map[tryID]bool{}, grabs: map[tryID]int{}, pressed: map[string]int{},
+		byUser: map[int][]*receipt{}, unsure: map[tryID]bool{}, grabs: map[tryID]int{}, pressed: map[string]int{}, proofs: map[string]bool{},
 		captures: map[string]string{}, replaces: map[string]string{}, scarcity: scarcity{window: 2 * time.Second},
-	}
-}
-
-// accepted records a receipt that arrived at now. fresh says that it is the
-// first for its key; otherwise it was compared with the first.
-func (o *oracle) accepted(try tryID, given Receipt, now time.Time) (r *receipt, fresh bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.expire(now)
-	if r := o.receipts[try]; r != nil {
-		o.compare(r, given)
-		if gone(given.State) {
-			o.over(r, "a replay", given.State, now)
-		}
-		return r, false
-	}
-	o.scarcity.took()
-	r = &receipt{try: try, given: given, acked: now}
-	o.inspect(r, now)
-	o.receipts[try] = r
-	o.byOrder[given.Order] = r
-	o.byReserve[given.Reservation] = r
-	o.order = append(o.order, r)
-	// A lost reply may be asked for again when its reservation is over.
-	holds := given.State == "held" || given.State == "pending"
-	if holds && now.Before(r.expires.Add(-expiryMargin)) || given.State == "confirmed" {
-		o.limit(r)
-		o.keep(r)
-	}
-	o.byUser[try.user] = append(o.byUser[try.user], r)
-	return r, true
-}
-
-// inspect checks a first receipt on its own and against all others.
-func (o *oracle) inspect(r *receipt, now time.Time) {
-	g, who := r.given, userName(r.try.user)
-	if g.Reservation == "" || g.Order == "" {
-		o.broken.add("the receipt of %s with key %s names no reservation or no order", who, r.try.key())
-	}
-	if other := o.byOrder[g.Order]; other != nil {
-		o.broken.add("order %s was given to %s (key %s) and to %s (key %s)", g.Order, userName(other.try.user), other.try.key(), who, r.try.key())
-	}
-	if other := o.byReserve[g.Reservation]; other != nil {
-		o.broken.add("reservation %s was given to %s (key %s) and to %s (key %s)", g.Reservation, userName(other.try.user), other.try.key(), who, r.try.key())
-	}
-	if g.Total != (Money{price, currency}) {
-		o.broken.add("order %s of %s costs %d %s instead of %d %s", g.Order, who, g.Total.Amount, g.Total.Currency, price, currency)
-	}
-	if now.Before(o.opens.Add(-expiryMargin)) {
-		o.broken.add("order %s of %s was accepted %s before the sale opens", g.Order, who, o.opens.Sub(now).Round(time.Millisecond))
-	}
-	var err error
-	if r.expires, err = time.Parse(time.RFC3339Nano, g.ExpiresAt); err != nil {
-		o.broken.add("order %s of %s has no readable expires_at: %q", g.Order, who, g.ExpiresAt)
-	}
-	r.expires = r.expires.Add(-o.ahead)
-}
-
-// compare checks that the same key still gets what it got first. The state
-// may have moved on.
-func (o *oracle) compare(r *receipt, again Receipt) {
-	first := r.given
-	again.State = first.State
-	if again != first {
-		o.broken.add("key %s of %s got reservation %s, order %s, %d %s, expiry %s first, and reservation %s, order %s, %d %s, expiry %s later",
-			r.try.key(), userName(r.try.user), first.Reservation, first.Order, first.Total.Amount, first.Total.Currency, first.ExpiresAt,
-			again.Reservation, again.Order, again.Total.Amount, again.Total.Currency, again.ExpiresAt)
 	}
 }
 
@@ -241,7 +189,13 @@ func (o *oracle) finished(r *receipt, by, state string, now time.Time) {
 		if may, _, _ := r.priced(now); !may {
 			o.broken.add("order %s of %s is %s although nobody paid for it", name, who, state)
 		}
-		r.paid = true
+		o.promise(r, state, now)
+		if !r.paid {
+			r.paid = true
+			if o.sold++; o.sold == o.stock {
+				o.soldAll.Store(now.UnixNano())
+			}
+		}
 		o.press(r)
 		o.await(r, false)
 		for _, p := range r.presses {
@@ -256,11 +210,10 @@ func (o *oracle) finished(r *receipt, by, state string, now time.Time) {
 		if r.paid && state == "cancelled" {
 			o.broken.add("order %s of %s is cancelled although it had been shown as paid", name, who)
 		}
+		o.promise(r, state, now)
 		o.over(r, by, state, now)
 	case "refused":
-		o.broken.add("order %s of %s was promised by a receipt and is refused", name, who)
-		r.ended, r.endedBy = now, by
-		o.uncount(r)
+		o.refuse(r, by, now)
 	}
 }
 
@@ -280,15 +233,14 @@ func (o *oracle) over(r *receipt, by, state string, now time.Time) {
 	o.uncount(r)
 }
 
-// repeated: the key of r was sent again at sent and its reservation shown in
-// this state. An end that had been shown by then is not taken back.
-func (o *oracle) repeated(r *receipt, state string, sent time.Time) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !r.ended.IsZero() && r.ended.Before(sent) && !gone(state) && state != "returned" {
-		o.broken.add("order %s of %s had been shown as ended by %s, and %s later its reservation is shown as %s", r.given.Order, userName(r.try.user), r.endedBy,
-			sent.Sub(r.ended).Round(time.Microsecond), state)
+// takenBack: r was shown in this state in answer to a request sent at sent. An
+// end that had been shown by then is not taken back.
+func (o *oracle) takenBack(r *receipt, state string, sent time.Time) {
+	if r.ended.IsZero() || gone(state) || state == "returned" || state == "refused" || !o.heardOf(r.ended, sent) {
+		return
 	}
+	o.broken.add("order %s of %s had been shown as ended by %s, and %s later its reservation is shown as %s", r.given.Order, userName(r.try.user), r.endedBy,
+		sent.Sub(r.ended).Round(time.Microsecond), state)
 }
 
 // unanswered: a request with this key was sent and its outcome is not known.
@@ -299,18 +251,12 @@ func (o *oracle) unanswered(try tryID) {
 	o.scarcity.took()
 }
 
-// denied: a key whose receipt had arrived before the request was sent got
-// another answer than that receipt.
-func (o *oracle) denied(r *receipt, what string) {
-	o.broken.add("false refusal: key %s of %s has order %s and was answered %s", r.try.key(), userName(r.try.user), r.given.Order, what)
-}
-
 // soldOut: a request sent at sent was told sold_out at now. That is a lie if
 // some unit was merely held all the while. The atomic keeps the common, honest
 // case off the lock: when all are sold, nothing is unpaid.
 func (o *oracle) soldOut(sent, now time.Time) {
-	if !o.soldOuts.Load() {
-		o.soldOuts.Store(true)
+	if o.soldOutAt.Load() == 0 {
+		o.soldOutAt.CompareAndSwap(0, now.UnixNano())
 	}
 	if o.unpaid.Load() == 0 {
 		return
@@ -319,32 +265,10 @@ func (o *oracle) soldOut(sent, now time.Time) {
 	defer o.mu.Unlock()
 	o.expire(now)
 	for _, r := range o.expiries {
-		if r.counts && !r.pressed && r.acked.Before(sent) {
+		if r.counts && !r.pressed && r.promised.Before(sent) {
 			o.broken.add("sold_out was told although order %s of %s held a unit that nobody had paid for", r.given.Order, userName(r.try.user))
 			return
 		}
-	}
-}
-
-// sample judges the server's own counts, taken at one log position.
-func (o *oracle) sample(i item) {
-	if i.Held+i.Confirmed > o.stock {
-		o.broken.add("oversold by the server's own counts: %d held + %d confirmed of %d units", i.Held, i.Confirmed, o.stock)
-	}
-	if i.Free < 0 || i.Held < 0 || i.Confirmed < 0 || i.InTransit < 0 || i.Free+i.Held+i.Confirmed+i.InTransit != i.Allocated || i.Allocated != o.stock {
-		o.broken.add("the server's counts do not add up: %d free + %d held + %d confirmed + %d in transit of %d allocated, %d on sale",
-			i.Free, i.Held, i.Confirmed, i.InTransit, i.Allocated, o.stock)
-	}
-}
-
-// counted judges a sample of the counts beside what attempts were told.
-func (o *oracle) counted(g glimpse, i item, now time.Time) {
-	o.sample(i)
-	o.mu.Lock()
-	awaited := o.awaited
-	o.mu.Unlock()
-	if n, length := o.scarcity.sampled(g, i.Free, awaited, now); n > 0 {
-		o.broken.add("false all_held or sold_out: %d attempts were refused although units had been free for %s, %d at the end", n, length.Round(time.Millisecond), i.Free)
 	}
 }
 
@@ -353,6 +277,16 @@ func (o *oracle) known() []*receipt {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.order[:len(o.order):len(o.order)]
+}
+
+// allHeld: a request sent at sent was told that some units are held only. That
+// is a lie if all of them had been shown as sold.
+func (o *oracle) allHeld(sent time.Time) {
+	at := o.soldAll.Load()
+	if at == 0 || !o.heardOf(time.Unix(0, at), sent) {
+		return
+	}
+	o.broken.add("all_held was told %s after the last of %d units had been shown as paid", sent.Sub(time.Unix(0, at)).Round(time.Millisecond), o.stock)
 }
 
 // expiries is a heap by expiry.

@@ -188,9 +188,9 @@ func TestOracle(t *testing.T) {
 		}
 		s.o.limited(tryID{1, 1}, s.at(10))
 	})
-	f("the end taken back", "is shown as held", func(s *tale) { s.o.repeated(ended(s), "held", s.at(3)) })
-	f("held when asked before the end", "", func(s *tale) { s.o.repeated(ended(s), "held", s.at(1.5)) })
-	f("ended in both", "", func(s *tale) { s.o.repeated(ended(s), "released", s.at(3)) })
+	f("the end taken back", "is shown as held", func(s *tale) { s.o.repeated(ended(s), Receipt{Reservation: "a.0.1.1", State: "held"}, s.at(3)) })
+	f("held when asked before the end", "", func(s *tale) { s.o.repeated(ended(s), Receipt{Reservation: "a.0.1.1", State: "held"}, s.at(1.5)) })
+	f("ended in both", "", func(s *tale) { s.o.repeated(ended(s), Receipt{Reservation: "a.0.1.1", State: "released"}, s.at(3)) })
 
 	f("sold out while held", "sold_out was told although order 1", func(s *tale) { s.buys(1, 1, 1); s.o.soldOut(s.at(2), s.at(2.1)) })
 	f("sold out when all pressed pay", "", func(s *tale) { s.presses(s.buys(1, 1, 1), buttonPay, 1.5); s.o.soldOut(s.at(2), s.at(2.1)) })
@@ -201,9 +201,9 @@ func TestOracle(t *testing.T) {
 	f("sold out asked before the receipt came", "", func(s *tale) { s.buys(1, 1, 1); s.o.soldOut(s.at(0.9), s.at(1.1)) })
 	f("sold out after the expiry", "", func(s *tale) { s.buys(1, 1, 1); s.o.soldOut(s.at(7), s.at(7)) })
 
-	f("counts", "", func(s *tale) { s.o.sample(item{Allocated: 2, Free: 1, Held: 1}) })
-	f("counts oversold", "by the server's own counts", func(s *tale) { s.o.sample(item{Allocated: 3, Held: 2, Confirmed: 1}) })
-	f("counts lose a unit", "do not add up", func(s *tale) { s.o.sample(item{Allocated: 2, Held: 1}) })
+	f("counts", "", func(s *tale) { s.o.sample(item{Allocated: 2, Free: 1, Held: 1}, false) })
+	f("counts oversold", "by the server's own counts", func(s *tale) { s.o.sample(item{Allocated: 3, Held: 2, Confirmed: 1}, false) })
+	f("counts lose a unit", "do not add up", func(s *tale) { s.o.sample(item{Allocated: 2, Held: 1}, false) })
 
 	f("not to be paid for", "could not pay", func(s *tale) { s.o.unpayable(s.buys(1, 1, 1), "409 order_state", s.at(2)) })
 	f("not to be paid for after its expiry", "", func(s *tale) { s.o.unpayable(s.buys(1, 1, 1), "409 order_state", s.at(6)) })

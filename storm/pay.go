@@ -62,7 +62,7 @@ func (r *rehearsal) payAgain(rc *receipt, failed string, left int) {
 	case page != failed:
 		r.press(rc, page, buttonPay, 0, maxTries)
 	case left > 1: // the shop may not have heard of it yet
-		if now := time.Now(); r.outage.clearSince(now.Add(-2 * r.wait.news)) {
+		if now := time.Now(); r.outage.clearSince(now.Add(-2*r.wait.news)) && r.oracle.troubles.clearSince(now.Add(-2*r.wait.news)) {
 			r.oracle.failedStill(rc, failed, r.wait.news, now)
 		}
 		r.agenda.after(pace, func() { r.payAgain(rc, failed, left-1) })

@@ -44,6 +44,9 @@ func judge(statusCode int, body []byte) (v verdict, code int) {
 		return accepted, noCode
 	}
 	code = codeOf(body)
+	if code == noCode && fronts(statusCode, body) {
+		return unknown, code
+	}
 	switch {
 	case codes[code] == "unknown":
 		return unknown, code
@@ -55,6 +58,12 @@ func judge(statusCode int, body []byte) (v verdict, code int) {
 		return refused, code
 	}
 	return broken, code
+}
+
+// fronts says that a reply is of whatever stands before the server: the server
+// itself words its problems in JSON.
+func fronts(statusCode int, body []byte) bool {
+	return statusCode >= 502 && statusCode <= 504 && !bytes.HasPrefix(bytes.TrimLeft(body, " \r\n\t"), []byte("{"))
 }
 
 // codeOf finds the code of a problem document without parsing the rest of it,

@@ -41,9 +41,14 @@ type Report struct {
 	OverdueMS     float64        `json:"overdue_ms"`     // the longest that an unpaid order was seen to outlive its expiry
 	UnavailableMS float64        `json:"unavailable_ms"` // around the restart, the longest of several; 0 without one
 	OutagesMS     []float64      `json:"outages_ms,omitempty"`
-	Rechecked     int64          `json:"rechecked"`    // receipts whose keys were sent again, after restarts and after the rush
-	Unknown       int            `json:"unknown"`      // keys of which some reply never came
-	UnknownHeld   int            `json:"unknown_held"` // of these, those that turned out to have been accepted
+	Buckets       int            `json:"buckets"`
+	Pending       int            `json:"pending"`          // receipts that said pending at first
+	Refusals      int            `json:"refused_later"`    // of these, those that were refused, or lost with an engine
+	Held          *Waiting       `json:"held_after_ms"`    // from the receipt until it was seen held; null = none was pending
+	Faults        []*Fault       `json:"faults,omitempty"` // parts that were away
+	Rechecked     int64          `json:"rechecked"`        // receipts whose keys were sent again, after restarts and after the rush
+	Unknown       int            `json:"unknown"`          // keys of which some reply never came
+	UnknownHeld   int            `json:"unknown_held"`     // of these, those that turned out to have been accepted
 	Notes         []string       `json:"notes,omitempty"`
 	Linear        *Linear        `json:"linear,omitempty"` // nil = the history was not checked
 	Knee          *Knee          `json:"knee,omitempty"`   // with --steps
@@ -58,6 +63,13 @@ type Latency struct {
 	P50  float64 `json:"p50"`
 	P99  float64 `json:"p99"`
 	P999 float64 `json:"p999"`
+}
+
+// Waiting is how long receipts were pending, in milliseconds.
+type Waiting struct {
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
 }
 
 // Proof is the verdict of oracle and server together.
@@ -77,6 +89,11 @@ func (r *rehearsal) report(m *meter, f facts) Report {
 		Activity: r.shop.activity, Users: r.o.Users, Stock: r.o.Stock, Seconds: r.rushed.Seconds(), Rate: r.o.Rate, AchievedRate: float64(r.rushAttempts) / r.rushed.Seconds(),
 		Connections: r.o.Connections, Seed: r.o.Seed, PeakHeld: r.oracle.peak, Lost: m.total.lost, Unsent: m.total.unsent,
 		Unwanted: m.total.unwanted, Forged: m.total.forged, Pressed: r.oracle.pressed, Violations: violations,
+	}
+	report.Buckets, report.Pending, report.Refusals = r.oracle.buckets, r.oracle.pending, r.oracle.refusals
+	report.Held, report.Faults = r.landings.waiting(), r.faults
+	if n := r.oracle.astray; n > 0 {
+		r.notes.add("%d reservations are not in the bucket that %d buckets give their users: times without service of one bucket mean nothing", n, r.oracle.buckets)
 	}
 	report.OutagesMS, report.Rechecked, report.Unknown = r.outage.lengths(), r.rechecked.Load(), len(r.oracle.unsure)
 	for try := range r.oracle.unsure {
@@ -102,7 +119,7 @@ func (r *rehearsal) report(m *meter, f facts) Report {
 	}
 	if d, ok := r.outage.length(); ok {
 		report.UnavailableMS = float64(d.Microseconds()) / 1000
-	} else if r.o.RestartCmd != "" || r.o.Supervisor != nil {
+	} else if r.o.RestartCmd != "" || r.o.Supervisor != nil && len(r.faults) == 0 {
 		r.notes.add("the server was to be restarted, but no outage with an end was seen")
 	}
 	report.Linear = r.linear
@@ -135,6 +152,12 @@ func (r Report) Write(w io.Writer, asJSON bool) error {
 	row("latency", "p50 %.2f ms, p99 %.2f ms, p99.9 %.2f ms", r.LatencyMS.P50, r.LatencyMS.P99, r.LatencyMS.P999)
 	if r.UnavailableMS > 0 {
 		row("unavailable", "%.0f ms around the restart; the longest of %d", r.UnavailableMS, len(r.OutagesMS))
+	}
+	for _, f := range r.Faults {
+		row("away", "%s", f)
+	}
+	if r.Held != nil {
+		row("pending", "%d receipts, %d of them refused later; held after p50 %.1f ms, p99 %.1f ms, at most %.0f ms", r.Pending, r.Refusals, r.Held.P50, r.Held.P99, r.Held.Max)
 	}
 	row("payments", "%s; of late ones %d bought again, %d refunded", ranked(r.Pressed, len(r.Pressed)), r.LateBought, r.LateRefunded)
 	row("time-outs", "at most %.1f s late", r.OverdueMS/1000)

@@ -71,7 +71,7 @@ func TestSupervisor(t *testing.T) {
 	}
 
 	// One that gives up is a violation.
-	r := &rehearsal{oracle: newOracle(1, time.Now()), agenda: newAgenda()}
+	r := &rehearsal{oracle: newOracle(1, time.Now()), agenda: newAgenda(), service: newService(1)}
 	r.o.Supervisor = func(context.Context, *Watch) error { return errors.New("no such server") }
 	r.supervise(t.Context())
 	if got := r.oracle.broken.list(); len(got) != 1 || !strings.Contains(got[0], "no such server") {
@@ -81,7 +81,7 @@ func TestSupervisor(t *testing.T) {
 
 // Fresh promises are all asked for, of the older ones a part, another each time.
 func TestUp(t *testing.T) {
-	r := &rehearsal{oracle: newOracle(1, time.Now()), agenda: newAgenda()}
+	r := &rehearsal{oracle: newOracle(1, time.Now()), agenda: newAgenda(), service: newService(1)}
 	w := &Watch{r: r}
 	f := func(more int, want int64) {
 		t.Helper()

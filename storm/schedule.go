@@ -50,6 +50,8 @@ const (
 	chooseVictim
 	chooseMishap
 	chooseButton
+	chooseAwait
+	chooseAnew
 )
 
 // dice are all random choices of a storm: a pure function of the seed, the

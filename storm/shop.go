@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -16,7 +17,8 @@ import (
 // the scheduled attempts, which go over wires.
 type shop struct {
 	client   *fasthttp.Client
-	target   string
+	targets  []string // gateways, or a front of them
+	turn     atomic.Uint64
 	ops      string
 	opsToken string
 	activity string
@@ -140,7 +142,10 @@ type answer struct {
 func (a answer) ok() bool { return a.status >= 200 && a.status < 300 }
 
 // again says that the server could not answer now and that nothing follows from it.
-func (a answer) again() bool { return a.status == 503 || a.status == 429 || a.status == 502 }
+func (a answer) again() bool { return a.away() || a.status == 429 }
+
+// away says that the server, or one that a front asked, was not there to answer.
+func (a answer) away() bool { return a.status >= 502 && a.status <= 504 }
 
 func (a answer) String() string {
 	return fmt.Sprintf("%d %s", a.status, bytes.TrimSpace(a.body[:min(len(a.body), 200)]))
@@ -158,9 +163,15 @@ func newShop(o Options, run string) *shop {
 			RetryIfErr:                func(*fasthttp.Request, int, error) (bool, bool) { return false, false },
 			NoDefaultUserAgentHeader:  true,
 		},
-		target: trimSlash(o.Target), ops: trimSlash(o.Ops), opsToken: o.OpsToken,
+		targets: o.targets(), ops: trimSlash(o.Ops), opsToken: o.OpsToken,
 		activity: "storm-" + run, sku: "storm-" + run,
 	}
+}
+
+// at is the gateway for the next call. Calls go to each in turn, so a user who
+// repeats one meets another gateway.
+func (s *shop) at() string {
+	return s.targets[s.turn.Add(1)%uint64(len(s.targets))]
 }
 
 func trimSlash(s string) string { return string(bytes.TrimRight([]byte(s), "/")) }
@@ -214,7 +225,7 @@ func (s *shop) ahead() (time.Duration, error) {
 		Now int64 `json:"now"` // ms
 	}
 	before := time.Now()
-	if err := s.read("GET", s.target+"/v1/time", nil, nil, &doc); err != nil {
+	if err := s.read("GET", s.at()+"/v1/time", nil, nil, &doc); err != nil {
 		return 0, err
 	}
 	took := time.Since(before)
@@ -225,139 +236,26 @@ func (s *shop) ahead() (time.Duration, error) {
 	return d, nil
 }
 
-// sell creates the SKU and the activity, whose window starts at opens.
-func (s *shop) sell(o Options, opens time.Time) error {
-	stamp := func(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
-	money := Money{price, currency}
-	post := func(path string, doc any) error {
-		body := []byte("{}")
-		if doc != nil {
-			var err error
-			if body, err = json.Marshal(doc); err != nil {
-				return err
-			}
-		}
-		return s.read("POST", s.ops+path, []byte(s.opsToken), body, nil)
-	}
-	if err := post("/v1/skus", map[string]any{
-		"id": s.sku, "title": "Storm rehearsal", "description": "Sold by a load test.", "image": "", "price": money,
-	}); err != nil {
-		return fmt.Errorf("create the SKU: %w", err)
-	}
-	if err := post("/v1/activities", map[string]any{
-		"id": s.activity, "kind": "flash", "title": "Storm rehearsal", "hold_seconds": o.Hold, "per_user": 1,
-		"opens_at": stamp(opens), "closes_at": stamp(opens.Add(o.Duration + 2*time.Hour)), "late_payment": "rereserve_or_refund",
-		"items": []any{map[string]any{"sku": s.sku, "price": money, "units": o.Stock, "per_user": 1, "per_order": 1}},
-	}); err != nil {
-		return fmt.Errorf("create the activity: %w", err)
-	}
-	if err := post("/v1/activities/"+s.activity+"/open", nil); err != nil {
-		return fmt.Errorf("open the activity: %w", err)
-	}
-	return nil
-}
-
-// count reads where the units are.
-func (s *shop) count() (item, error) {
-	var doc struct {
-		Counts struct {
-			Items []item `json:"items"`
-		} `json:"counts"`
-	}
-	if err := s.read("GET", s.ops+"/v1/activities/"+s.activity, []byte(s.opsToken), nil, &doc); err != nil {
-		return item{}, err
-	}
-	if len(doc.Counts.Items) != 1 {
-		return item{}, fmt.Errorf("%w: the activity counts %d items, not 1", errAnswer, len(doc.Counts.Items))
-	}
-	return doc.Counts.Items[0], nil
-}
-
-func (s *shop) proof() (proofReport, error) {
-	var p proofReport
-	err := s.read("GET", s.ops+"/v1/activities/"+s.activity+"/proof", []byte(s.opsToken), nil, &p)
-	return p, err
-}
-
-// orders pages through all orders of the activity, newest first.
-func (s *shop) orders(each func(Order) error) error {
-	const page = 500
-	before := ""
-	for {
-		var doc struct {
-			Orders []Order `json:"orders"`
-			Next   string  `json:"next"`
-		}
-		q := url.Values{"activity": {s.activity}, "limit": {strconv.Itoa(page)}}
-		if before != "" {
-			q.Set("before", before)
-		}
-		if err := s.read("GET", s.ops+"/v1/orders?"+q.Encode(), []byte(s.opsToken), nil, &doc); err != nil {
-			return err
-		}
-		for _, o := range doc.Orders {
-			if err := each(o); err != nil {
-				return err
-			}
-		}
-		if doc.Next == "" || len(doc.Orders) == 0 {
-			return nil
-		}
-		if doc.Next == before {
-			return fmt.Errorf("%w: the list of orders does not advance past %s", errAnswer, before)
-		}
-		before = doc.Next
-	}
-}
-
-// deadLetters reads the events that could not be delivered since lastDead.
-func (s *shop) deadLetters() (all []deadLetter, err error) {
-	after := s.lastDead
-	for {
-		var doc struct {
-			DeadLetters []deadLetter `json:"dead_letters"`
-			Next        string       `json:"next"`
-		}
-		q := url.Values{"limit": {"500"}}
-		if after != "" {
-			q.Set("after", after)
-		}
-		if err := s.read("GET", s.ops+"/v1/dead-letters?"+q.Encode(), []byte(s.opsToken), nil, &doc); err != nil {
-			return nil, err
-		}
-		all = append(all, doc.DeadLetters...)
-		if doc.Next == "" || doc.Next == after {
-			return all, nil
-		}
-		after = doc.Next
-	}
-}
-
-// forgetDead leaves what could not be delivered before the storm out of it.
-func (s *shop) forgetDead() error {
-	old, err := s.deadLetters()
-	if len(old) > 0 {
-		s.lastDead = old[len(old)-1].ID
-	}
-	return err
-}
-
 // buy sends a purchase outside the schedule: a second click, a retry, a replay.
 func (s *shop) buy(token []byte, key string) (answer, error) {
-	return s.call("POST", s.target+"/v1/activities/"+s.activity+"/purchases", token, purchaseBody(s.sku), "Idempotency-Key", key)
+	return s.call("POST", s.at()+"/v1/activities/"+s.activity+"/purchases", token, purchaseBody(s.sku), "Idempotency-Key", key)
 }
 
 func (s *shop) order(token []byte, order, action string) (answer, error) {
 	if action == "" {
-		return s.call("GET", s.target+"/v1/orders/"+order, token, nil)
+		return s.call("GET", s.at()+"/v1/orders/"+order, token, nil)
 	}
-	return s.call("POST", s.target+"/v1/orders/"+order+action, token, []byte("{}"))
+	return s.call("POST", s.at()+"/v1/orders/"+order+action, token, []byte("{}"))
+}
+
+func (s *shop) reservation(token []byte, reservation string) (answer, error) {
+	return s.call("GET", s.at()+"/v1/reservations/"+reservation, token, nil)
 }
 
 // press presses a button of the provider's page. delay is for pay_late, in
 // whole seconds.
 func (s *shop) press(page string, b button, delay time.Duration) (answer, error) {
-	base, err := url.Parse(s.target)
+	base, err := url.Parse(s.at())
 	if err != nil {
 		return answer{}, err
 	}

@@ -62,10 +62,12 @@ type stall struct {
 	orders   []*stallOrder
 	byKey    map[string]*stallOrder
 	pages    []*stallPage
-	owed     []*stallOrder // refundsAnother: whose refunds another one gets
-	released time.Time     // when a unit came back last
-	old, new item          // staleCounts: what is shown, and what will be
-	renewed  time.Time     // when they were made
+	owed     []*stallOrder                                    // refundsAnother: whose refunds another one gets
+	released time.Time                                        // when a unit came back last
+	old, new item                                             // staleCounts: what is shown, and what will be
+	renewed  time.Time                                        // when they were made
+	guard    func(ctx *fasthttp.RequestCtx, user string) bool // answers in place of the stall, or not
+	fleet    *fleet                                           // nil: it is one process, and whom it accepts holds
 }
 
 type stallOrder struct {
@@ -73,6 +75,11 @@ type stallOrder struct {
 	expires time.Time
 	ended   time.Time
 	read    bool // its owner has asked for it before
+
+	pending bool      // in a fleet: accepted, and not landed
+	lands   time.Time // when it will, or will be lost
+	bucket  int
+	gone    bool // it was lost, and nothing of it is left
 }
 
 // openStall starts a stall on a free port and returns it with options that
@@ -146,6 +153,8 @@ func (s *stall) serve(ctx *fasthttp.RequestCtx) {
 		s.reply(ctx, 200, map[string]any{"id": s.activity, "counts": map[string]any{"items": []item{s.counts()}}})
 	case at(0) == "pay":
 		s.press(ctx, at(1))
+	case at(1) == "reservations":
+		s.reservation(ctx, at(2), at(3))
 	case at(1) == "orders" && at(2) == "":
 		s.list(ctx)
 	case at(1) == "orders":
@@ -160,6 +169,7 @@ func (s *stall) create(ctx *fasthttp.RequestCtx) {
 		ID      string    `json:"id"`
 		OpensAt time.Time `json:"opens_at"`
 		Hold    int       `json:"hold_seconds"`
+		Buckets int       `json:"buckets"`
 		Items   []struct {
 			Units int `json:"units"`
 		} `json:"items"`
@@ -173,6 +183,9 @@ func (s *stall) create(ctx *fasthttp.RequestCtx) {
 	if s.fault == oversells {
 		s.free += s.units / 10
 	}
+	if s.fleet != nil {
+		s.fleet.open(doc.Buckets, s.units)
+	}
 	s.reply(ctx, 200, map[string]any{})
 }
 
@@ -182,11 +195,18 @@ func (s *stall) purchase(ctx *fasthttp.RequestCtx) {
 		s.refuse(ctx, 401, "unauthenticated")
 		return
 	}
+	if s.guard != nil && s.guard(ctx, user) {
+		return
+	}
 	now := time.Now()
 	id := user + " " + string(ctx.Request.Header.Peek("Idempotency-Key"))
 	if o := s.byKey[id]; o != nil && !(s.fault == forgetsKeys && s.free == 0) && s.fault != selfLimit {
 		if s.fault == changesExpiry {
 			o.ExpiresAt = now.Add(s.hold).Format(time.RFC3339Nano)
+		}
+		if s.fault == deniesKeys && o.pending {
+			s.refuse(ctx, 409, "all_held")
+			return
 		}
 		s.receipt(ctx, o)
 		return
@@ -197,7 +217,7 @@ func (s *stall) purchase(ctx *fasthttp.RequestCtx) {
 			held++
 		}
 		lingers := s.fault == limitLingers && now.Sub(o.ended) < time.Second
-		if o.User == user && (o.State != "cancelled" || lingers) && s.fault != noLimit {
+		if o.User == user && (o.State != "cancelled" && o.State != "refused" || lingers) && s.fault != noLimit {
 			s.refuse(ctx, 409, "limit_reached")
 			return
 		}
@@ -205,6 +225,7 @@ func (s *stall) purchase(ctx *fasthttp.RequestCtx) {
 	switch {
 	case now.Before(s.opens):
 		s.refuse(ctx, 409, "not_open")
+	case s.fleet != nil && s.elsewhere(ctx, user, now):
 	case s.free <= 0 && (held == 0 || s.fault == earlySoldOut):
 		s.refuse(ctx, 409, "sold_out")
 	case s.free <= 0:
@@ -228,20 +249,29 @@ func (s *stall) accept(user, id string, now time.Time) *stallOrder {
 	s.free--
 	n := strconv.Itoa(len(s.orders) + 1)
 	o := &stallOrder{expires: now.Add(s.hold), Order: Order{
-		ID: "1" + n, Reservation: s.activity + ".0.1." + n, Activity: s.activity, User: user, Key: strings.Fields(id)[1],
+		ID: "1" + n, Reservation: s.activity + s.fleet.place(user) + n, Activity: s.activity, User: user, Key: strings.Fields(id)[1],
 		State: "created", Total: Money{price, currency}, ExpiresAt: now.Add(s.hold).UTC().Format(time.RFC3339Nano),
 	}}
 	s.orders = append(s.orders, o)
 	s.byKey[id] = o
+	s.fleet.accepted(o, now)
 	return o
 }
 
 func (s *stall) receipt(ctx *fasthttp.RequestCtx, o *stallOrder) {
-	state := map[string]string{"created": "held", "paid": "confirmed", "cancelled": "released"}[o.State]
+	state := o.reservation()
 	if s.fault == endUndone && o.State == "cancelled" {
 		state = "held"
 	}
 	s.reply(ctx, 202, Receipt{o.Reservation, o.ID, state, o.ExpiresAt, o.Total})
+}
+
+// reservation is the order's state in the words of its reservation.
+func (o *stallOrder) reservation() string {
+	if o.pending {
+		return "pending"
+	}
+	return map[string]string{"created": "held", "paid": "confirmed", "cancelled": "released", "refused": "refused"}[o.State]
 }
 
 func (s *stall) order(ctx *fasthttp.RequestCtx, id, action string) {
@@ -251,7 +281,7 @@ func (s *stall) order(ctx *fasthttp.RequestCtx, id, action string) {
 		return
 	}
 	o := s.find(id)
-	if o == nil || (o.User != user && s.fault != showsAll) || (s.fault == hidesOrders && !o.read) {
+	if o == nil || o.gone || (o.User != user && s.fault != showsAll) || (s.fault == hidesOrders && !o.read) {
 		if o != nil {
 			o.read = true
 		}
@@ -261,6 +291,10 @@ func (s *stall) order(ctx *fasthttp.RequestCtx, id, action string) {
 	switch {
 	case action == "":
 		s.reply(ctx, 200, s.shown(o))
+	case o.pending:
+		s.refuse(ctx, 503, "not_ready")
+	case o.State == "refused" && s.fault == sellsRefused && action == "payments":
+		s.reply(ctx, 200, map[string]string{"pay_url": s.addr + "/pay/" + s.pageOf(o).id})
 	case o.State != "created":
 		s.refuse(ctx, 409, "order_state")
 	case action == "payments":
@@ -285,6 +319,7 @@ func (s *stall) release(o *stallOrder) {
 	s.released = o.ended
 	if s.fault != strandsUnits {
 		s.free++
+		s.fleet.freed(o)
 	}
 }
 
@@ -292,8 +327,9 @@ func (s *stall) release(o *stallOrder) {
 // are cancelled, but not before the till was asked about their payments.
 func (s *stall) expire(now time.Time) {
 	s.arrive(now)
+	s.land(now)
 	for _, o := range s.orders {
-		if o.State == "created" && now.After(o.expires) && !s.asked(o) {
+		if o.State == "created" && !o.pending && now.After(o.expires) && !s.asked(o) {
 			s.release(o)
 		}
 	}
@@ -304,8 +340,8 @@ func (s *stall) counts() item {
 	for _, o := range s.orders {
 		states[o.State]++
 	}
-	i := item{SKU: s.activity, Allocated: s.units, Held: states["created"], Confirmed: states["paid"]}
-	if i.Free = i.Allocated - i.Held - i.Confirmed; s.fault == losesUnit {
+	i := item{SKU: s.activity, Allocated: s.units, Held: states["created"], Confirmed: states["paid"], InTransit: s.fleet.transit()}
+	if i.Free = i.Allocated - i.Held - i.Confirmed - i.InTransit; s.fault == losesUnit {
 		i.Free--
 	}
 	if s.fault == staleCounts {
@@ -321,7 +357,7 @@ func (s *stall) counts() item {
 
 func (s *stall) listed() (out []Order) {
 	for i, o := range s.orders {
-		if s.fault != losesOrders || i%5 != 0 {
+		if !o.pending && !o.gone && (s.fault != losesOrders || i%5 != 0) {
 			out = append(out, o.Order)
 		}
 	}

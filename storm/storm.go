@@ -5,7 +5,9 @@
 // It speaks to the server by HTTP only and shares no code with it, so that a
 // fault of the server cannot hide in its tester. Load is open-loop: attempts
 // are due by a clock and latency is measured from then on, so a slow server
-// cannot slow its own test down. What the oracle states are bounds that hold
+// cannot slow its own test down. The server may be a fleet, which answers
+// "pending" before it promises, and of which parts may be away: see promise.go
+// and troubles.go. What the oracle states are bounds that hold
 // whatever was lost on the way; a run without violations proves no more than
 // that nothing it looked for happened.
 package storm
@@ -16,7 +18,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -39,11 +40,12 @@ type patience struct {
 	scarce   time.Duration // that units must have been free before a refusal for want of them is a lie
 	sample   time.Duration // between two looks at the counts
 	overdue  time.Duration // that an unpaid order may outlive its expiry before its unit counts as stranded
+	pending  time.Duration // for what is pending to be held or refused, when every part of the shop is there
 }
 
 var usual = patience{
 	announce: 1500 * time.Millisecond, tail: 10 * time.Second, quiet: 20 * time.Second,
-	news: 3 * time.Second, scarce: 2 * time.Second, sample: samplePace, overdue: 5 * time.Second,
+	news: 3 * time.Second, scarce: 2 * time.Second, sample: samplePace, overdue: 5 * time.Second, pending: 15 * time.Second,
 }
 
 // rehearsal is one run against one activity.
@@ -58,11 +60,16 @@ type rehearsal struct {
 	outage outage
 	notes  breaches
 
+	service  *service
+	landings landings
+	streams  chan struct{} // bounds the streams of events that are read at once
+	faults   []*Fault      // when the rush is over
+
 	history *history // nil = nothing is recorded
 	linear  *Linear  // what its check came to
 
-	target    *url.URL
-	request   request
+	targets   []target
+	lined     atomic.Int64 // lanes begun
 	lanes     []*tally     // one for each connection
 	errands   *tally       // purchases made by errands
 	selling   atomic.Bool  // after the rush: every buyer pays, nobody plays tricks
@@ -120,7 +127,9 @@ func rehearse(ctx context.Context, o Options, wait patience, progress io.Writer)
 	}
 	facts, err := r.gather(ctx)
 	facts.unsold = left
-	r.oracle.audit(facts)
+	if err == nil {
+		r.oracle.audit(facts)
+	}
 	if lost := r.linearize(facts, err == nil); lost != nil {
 		return Report{}, lost
 	}
@@ -136,10 +145,6 @@ func rehearse(ctx context.Context, o Options, wait patience, progress io.Writer)
 
 // prepare signs the tokens and puts the sale up.
 func prepare(o Options, wait patience) (*rehearsal, error) {
-	target, err := url.Parse(o.Target)
-	if err != nil {
-		return nil, err
-	}
 	key, err := readKey(o.Data)
 	if err != nil {
 		return nil, err
@@ -150,8 +155,9 @@ func prepare(o Options, wait patience) (*rehearsal, error) {
 		return nil, fmt.Errorf("sign the users' tokens: %w", err)
 	}
 	r := &rehearsal{
-		o: o, wait: wait, dice: dice(o.Seed), crowd: users, agenda: newAgenda(), target: target, errands: newTally(),
-		shop: newShop(o, strconv.FormatInt(time.Now().UnixMilli(), 36)),
+		o: o, wait: wait, dice: dice(o.Seed), crowd: users, agenda: newAgenda(), errands: newTally(),
+		shop:     newShop(o, strconv.FormatInt(time.Now().UnixMilli(), 36)),
+		landings: newLandings(), streams: make(chan struct{}, max(o.Connections/4, 1)),
 	}
 	if o.Linearize > 0 || o.History != "" {
 		r.history = newHistory(time.Now())
@@ -159,7 +165,13 @@ func prepare(o Options, wait patience) (*rehearsal, error) {
 	for range o.Connections {
 		r.lanes = append(r.lanes, newTally())
 	}
-	r.request = newRequest(target, r.shop.activity, r.shop.sku)
+	for _, raw := range r.shop.targets {
+		at, err := url.Parse(raw)
+		if err != nil {
+			return nil, err
+		}
+		r.targets = append(r.targets, target{at, newRequest(at, r.shop.activity, r.shop.sku)})
+	}
 	ahead, err := r.shop.ahead()
 	if err != nil {
 		return nil, fmt.Errorf("read the server's clock: %w", err)
@@ -167,23 +179,27 @@ func prepare(o Options, wait patience) (*rehearsal, error) {
 	opens := time.Now().Add(wait.announce).Truncate(time.Millisecond)
 	r.oracle = newOracle(o.Stock, opens)
 	r.oracle.ahead, r.oracle.scarcity.window = ahead, wait.scarce
+	r.oracle.hold, r.oracle.lag = time.Duration(o.Hold)*time.Second, o.Lag
 	if err := r.shop.forgetDead(); err != nil {
 		return nil, err
 	}
-	if err := r.shop.sell(o, opens.Add(ahead)); err != nil {
+	if r.oracle.buckets, err = r.shop.sell(o, opens.Add(ahead)); err != nil {
 		return nil, err
 	}
-	if err := r.awaitShown(opens); err != nil {
-		return nil, err
+	r.service = newService(r.oracle.buckets)
+	for _, t := range r.shop.targets {
+		if err := r.awaitShown(t, opens); err != nil {
+			return nil, err
+		}
 	}
 	r.began = opens.Add(-early)
 	return r, nil
 }
 
-// awaitShown waits until shoppers can see the activity.
-func (r *rehearsal) awaitShown(opens time.Time) error {
+// awaitShown waits until the shoppers of a gateway can see the activity.
+func (r *rehearsal) awaitShown(target string, opens time.Time) error {
 	for {
-		err := r.shop.read("GET", r.shop.target+"/v1/activities/"+r.shop.activity, nil, nil, nil)
+		err := r.shop.read("GET", target+"/v1/activities/"+r.shop.activity, nil, nil, nil)
 		if err == nil {
 			return nil
 		}
@@ -213,6 +229,7 @@ func (r *rehearsal) rush(ctx context.Context) {
 	r.rushed = time.Since(r.began)
 	over()
 	beside.Wait()
+	r.faults = r.service.stop(time.Now())
 }
 
 // flood drives every lane through a schedule and returns when it is over.
@@ -222,119 +239,6 @@ func (r *rehearsal) flood(ctx context.Context, s *schedule) {
 		wg.Go(func() { r.lane(ctx, s, t) })
 	}
 	wg.Wait()
-}
-
-// sellOff is the tail: what was cancelled or let expire is bought by users who
-// pay, until all is sold or nobody is left to buy. It returns the units that
-// nobody could get hold of at its end although users kept asking for them.
-func (r *rehearsal) sellOff(ctx context.Context) (unsold int) {
-	const steady = 5 // samples in a row that must show units stranded
-	r.selling.Store(true)
-	defer r.resting.Store(true)
-	limit := time.Duration(r.o.Hold)*time.Second + r.wait.tail
-	ctx, stop := context.WithTimeout(ctx, limit)
-	defer stop()
-	var wg sync.WaitGroup
-	// Often enough that all units are asked for in a quarter of the time.
-	rate := max(r.o.Rate, int(4*float64(r.o.Stock)/limit.Seconds()))
-	wg.Go(func() {
-		r.flood(ctx, newSchedule(time.Now(), min(rate, tailRate), limit))
-	})
-	var stranded [steady]int
-	pace := time.NewTicker(samplePace)
-	defer pace.Stop()
-	for n := 0; ctx.Err() == nil; n++ {
-		asking, holders := r.crowd.demand()
-		stranded[n%steady] = 0
-		if i, err := r.shop.count(); err == nil {
-			if asking > 0 {
-				stranded[n%steady] = max(i.Allocated-max(i.Confirmed, r.oracle.claimed(time.Now(), r.wait.overdue)), 0)
-			}
-			if i.Confirmed >= i.Allocated {
-				stop()
-			}
-		}
-		if asking+holders == 0 {
-			stop()
-		}
-		select {
-		case <-pace.C:
-		case <-ctx.Done():
-		}
-	}
-	wg.Wait()
-	return slices.Min(stranded[:])
-}
-
-// recheck replays keys of receipts from the whole run, sold out or not, before
-// and after a restart: each must get its receipt again. And it forges a little
-// of every kind, lest a short rush had no luck with it.
-func (r *rehearsal) recheck() {
-	const most, forgeries = 2000, 48
-	r.replaySome(r.oracle.known(), most, 0)
-	for n := range uint64(forgeries) {
-		if r.o.Forge > 0 {
-			r.agenda.after(0, func() { r.forge(n, int(n)%r.o.Users) })
-		}
-	}
-}
-
-// replaySome sends the keys of at most about so many of the receipts again, at
-// even distances. Another turn takes others.
-func (r *rehearsal) replaySome(receipts []*receipt, most, turn int) {
-	step := max(len(receipts)/most, 1)
-	for i := turn % step; i < len(receipts); i += step {
-		rc := receipts[i]
-		r.rechecked.Add(1)
-		r.agenda.after(0, func() { r.replay(rc, maxTries) })
-	}
-}
-
-// drain waits until no errand is open any more, and until the server's books
-// have come to rest. It is patient while they change; what does not come to
-// rest is for the audit.
-func (r *rehearsal) drain(ctx context.Context) {
-	const longest = 10 // times the patience
-	begun := time.Now()
-	if late := time.Unix(0, r.lastMoney.Load()); late.After(begun) {
-		begun = late
-	}
-	changed, last := begun, ""
-	pace := time.NewTicker(r.wait.sample)
-	defer pace.Stop()
-	for {
-		quiet, books := r.quiet()
-		if quiet && r.agenda.open.Load() == 0 {
-			return
-		}
-		now := time.Now()
-		if books != last && now.After(changed) {
-			changed, last = now, books
-		}
-		if now.Sub(changed) > r.wait.quiet || now.Sub(begun) > longest*r.wait.quiet {
-			r.notes.add("after %s of waiting %d errands were open, or the server's books were not at rest", now.Sub(begun).Round(time.Second), r.agenda.open.Load())
-			return
-		}
-		select {
-		case <-pace.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// quiet says that every order is landed, every end of a reservation has
-// reached the ledger, all money that was taken has found its place, and the
-// server's own proof agrees. books changes with everything but that.
-func (r *rehearsal) quiet() (quiet bool, books string) {
-	p, err := r.shop.proof()
-	if err != nil || len(p.Ledger) != 1 {
-		return false, ""
-	}
-	least, most := r.oracle.taken(time.Now())
-	money := p.Payments
-	return p.OK && atRest(p.Ledger[0], p.Orders) && money.Owed == 0 && money.Captured >= least && money.Captured <= most,
-		fmt.Sprint(p.Ledger, p.Orders, money)
 }
 
 // sampling judges the server's counts all the while.
@@ -355,9 +259,10 @@ func (r *rehearsal) sampling(ctx context.Context) {
 		}
 		switch {
 		case err == nil:
-			r.oracle.counted(g, i, now)
-			r.history.counted(i, g.at, now)
-		case errors.Is(err, errAnswer) && !r.outage.active() && time.Now().After(r.oracle.opens):
+			if r.oracle.counted(g, i, now) {
+				r.history.counted(i, g.at, now)
+			}
+		case errors.Is(err, errAnswer) && !r.outage.active() && !r.oracle.troubles.active() && time.Now().After(r.oracle.opens):
 			r.notes.add("sampling: %v", err)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 var hasty = patience{
 	announce: 200 * time.Millisecond, tail: 3 * time.Second, quiet: 2 * time.Second,
 	news: 200 * time.Millisecond, scarce: 400 * time.Millisecond, sample: 50 * time.Millisecond, overdue: 500 * time.Millisecond,
+	pending: 2 * time.Second,
 }
 
 func TestStormOnAnHonestStall(t *testing.T) {

@@ -160,6 +160,10 @@ func (s *stall) arrive(now time.Time) {
 			p.due = time.Time{}
 			s.take(p, p.pressed)
 		}
+		if p.silent && p.order.State == "cancelled" && s.fault != neverAsks { // paid a moment too late
+			p.silent = false
+			s.take(p, p.pressed)
+		}
 	}
 }
 

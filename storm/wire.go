@@ -37,11 +37,17 @@ func newRequest(target *url.URL, activity, sku string) request {
 
 func purchaseBody(sku string) []byte { return []byte(`{"sku":"` + sku + `","quantity":1}`) }
 
+// target is a gateway, and the purchase as it is to be told it.
+type target struct {
+	url     *url.URL
+	request request
+}
+
 // wire is one keep-alive connection driven by hand: write, then read, on one
 // goroutine. It costs a third of a pooled client, and a reply can be lost for
 // real, by closing the connection under it.
 type wire struct {
-	target   *url.URL
+	target   target
 	conn     net.Conn
 	in       *bufio.Reader
 	out      []byte
@@ -49,14 +55,14 @@ type wire struct {
 	deadline time.Time // of conn; renewed now and then, since renewing costs a timer
 }
 
-func newWire(target *url.URL) *wire {
-	return &wire{target: target, in: bufio.NewReaderSize(nil, 8<<10)}
+func newWire(at target) *wire {
+	return &wire{target: at, in: bufio.NewReaderSize(nil, 8<<10)}
 }
 
 // buy sends one purchase and reads the answer. The body is valid until the
 // next call. An error that is not errNotSent leaves the outcome unknown.
-func (w *wire) buy(r request, token, key []byte) (statusCode int, body []byte, err error) {
-	if err := w.send(r, token, key); err != nil {
+func (w *wire) buy(token, key []byte) (statusCode int, body []byte, err error) {
+	if err := w.send(token, key); err != nil {
 		return 0, nil, err
 	}
 	if err := w.reply.ReadLimitBody(w.in, maxReply); err != nil {
@@ -70,13 +76,14 @@ func (w *wire) buy(r request, token, key []byte) (statusCode int, body []byte, e
 }
 
 // lose sends one purchase and hangs up without waiting for the answer.
-func (w *wire) lose(r request, token, key []byte) error {
-	err := w.send(r, token, key)
+func (w *wire) lose(token, key []byte) error {
+	err := w.send(token, key)
 	w.close()
 	return err
 }
 
-func (w *wire) send(r request, token, key []byte) error {
+func (w *wire) send(token, key []byte) error {
+	r := w.target.request
 	if w.conn == nil {
 		if err := w.dial(); err != nil {
 			return fmt.Errorf("%w: %w", errNotSent, err)
@@ -104,13 +111,13 @@ func (w *wire) send(r request, token, key []byte) error {
 
 func (w *wire) dial() error {
 	d := net.Dialer{Timeout: dialTimeout}
-	host := w.target.Host
-	if w.target.Port() == "" {
-		host = net.JoinHostPort(w.target.Hostname(), map[string]string{"http": "80", "https": "443"}[w.target.Scheme])
+	host := w.target.url.Host
+	if w.target.url.Port() == "" {
+		host = net.JoinHostPort(w.target.url.Hostname(), map[string]string{"http": "80", "https": "443"}[w.target.url.Scheme])
 	}
 	var conn net.Conn
 	var err error
-	if w.target.Scheme == "https" {
+	if w.target.url.Scheme == "https" {
 		conn, err = tls.DialWithDialer(&d, "tcp", host, nil)
 	} else {
 		conn, err = d.Dial("tcp", host)

@@ -102,7 +102,7 @@ func TestKillInTheMiddleOfAStorm(t *testing.T) {
 	report, err := storm.Run(t.Context(), storm.Options{
 		Target: "http://" + shopper, Ops: "http://" + ops, OpsToken: "test-token", Data: data,
 		Users: 5000, Stock: 200, Duration: 8 * time.Second, Rate: 2000, Connections: 32, Hold: 2,
-		Pay: 70, Abandon: 15, Cancel: 15, DoubleClick: 3, Replay: 50, Greedy: 10, Forge: 1, Lose: 3, Misbehave: 20, Seed: 1,
+		Pay: 70, Abandon: 15, Cancel: 15, DoubleClick: 3, Replay: 50, Greedy: 10, Forge: 1, Lose: 3, Misbehave: 20, Seed: 1, Linearize: time.Minute,
 		RestartCmd: restart + " " + data + " " + ops + " " + strings.Join(serve, " "),
 	}, io.Discard)
 	if err != nil {

@@ -15,7 +15,7 @@ type settings struct {
 	Data   *string `help:"Directory of everything durable (data)."`
 	Listen *string `help:"host:port of the shopper API and the storefront (:8080)."`
 	Ops    *string `help:"host:port of the ops API (127.0.0.1:8081)."`
-	Role   *string `help:"What this process runs (all)."`
+	Role   *string `help:"What this process does: all, or of a fleet gateway, worker or console (all)."`
 	Log    *string `help:"text or json, with a level after a comma (text,info)."`
 }
 

@@ -137,6 +137,9 @@ func (b *business) Reservation(_ context.Context, user stock.UserID, id stock.ID
 	if user != "alice" || id != reservation {
 		return order.Reservation{}, stock.ErrNoSuchReservation
 	}
+	if b.state == stock.Refused { // lost with a ledger: nothing else is known of it
+		return order.Reservation{Reservation: stock.Reservation{ID: id, User: user, State: stock.Refused}, OrderState: order.Refused}, nil
+	}
 	return order.Reservation{Reservation: receiptOf(b.state).Reservation, OrderState: orderStateOf(b.state)}, nil
 }
 

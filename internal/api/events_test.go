@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -95,6 +96,20 @@ func (b *bench) attached(t *testing.T, want int) {
 func (b *bench) become(state stock.State) {
 	b.set(func() { b.state = state })
 	b.watchers.Publish(order.Change{Reservation: reservation, State: state, Order: "42", OrderState: orderStateOf(state)})
+}
+
+// A reservation that was lost while it was pending is shown as refused, although
+// nothing else is known of it.
+func TestLostReservation(t *testing.T) {
+	b := newBench(t, nil)
+	b.set(func() { b.state = stock.Refused })
+	const lost = `{"reservation":"act.0.1.7","state":"refused","order_state":"refused"}`
+	if a := b.do(t, "GET", "/v1/reservations/act.0.1.7", ""); a.status != 200 || a.body != lost {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	stream := b.follow(t)
+	expect(t, stream.Body, "id: "+strconv.Itoa(stock.Refused.Version())+"\ndata: "+lost+"\n\n")
+	expectEnd(t, stream.Body)
 }
 
 func TestStreamTellsStateThenChangesThenEnds(t *testing.T) {

@@ -44,7 +44,9 @@ func (s *Server) ownReservation(ctx *fasthttp.RequestCtx, param string) (stock.U
 }
 
 // shownReservation is what its owner sees of a reservation, the same in an
-// answer and in an event. Streams keep it, so it holds no more than that.
+// answer and in an event. Streams keep it, so it holds no more than that. Of one
+// that a ledger lost while it was pending nothing is left but its id and that it
+// is refused: order is "" then, and is not shown, nor is what follows from it.
 type shownReservation struct {
 	id         stock.ID
 	order      stock.OrderID
@@ -55,18 +57,28 @@ type shownReservation struct {
 }
 
 func showReservation(r *order.Reservation) (shownReservation, error) {
+	shown := shownReservation{id: r.ID, order: r.Order, state: r.State, orderState: r.OrderState, expires: r.Expires}
+	if r.State == stock.Refused && r.Order == "" {
+		return shown, nil
+	}
 	var d decoder
-	total, err := d.totalOf(r.Terms)
-	return shownReservation{r.ID, r.Order, r.State, r.OrderState, r.Expires, total}, err
+	var err error
+	shown.total, err = d.totalOf(r.Terms)
+	return shown, err
 }
 
 // append writes the reservation as JSON.
 func (r *shownReservation) append(dst []byte) []byte {
 	dst = appendString(append(dst, `{"reservation":`...), r.id.String())
-	dst = appendString(append(dst, `,"order":`...), string(r.order))
+	if r.order != "" {
+		dst = appendString(append(dst, `,"order":`...), string(r.order))
+	}
 	dst = appendString(append(dst, `,"state":`...), r.state.String())
 	dst = appendString(append(dst, `,"order_state":`...), string(r.orderState))
-	return append(appendTerms(dst, r.expires, r.total), '}')
+	if r.order != "" {
+		dst = appendTerms(dst, r.expires, r.total)
+	}
+	return append(dst, '}')
 }
 
 // appendTerms writes when to pay by, and how much.

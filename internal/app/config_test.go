@@ -46,10 +46,11 @@ func TestFaults(t *testing.T) {
 	}
 	f(map[string]any{"lissten": ":1"}, "lissten", "known are")
 	f(map[string]any{"listen": "nowhere", "ops": "x", "data": "", "log": "xml"}, "listen:", "ops:", "data:", "log:")
-	f(map[string]any{"stock": "redis://a:6379"}, `stock: "redis://a:6379" has no backend`, "wal://")
+	f(map[string]any{"stock": "kafka://u:do-not-show@a:6379"}, `stock: "kafka://u:xxxxx@a:6379" has no backend`, "wal://", "redis://")
 	f(map[string]any{"store": "postgres://u:do-not-show@h/shop"}, "store:", "mysql://")
 	f(map[string]any{"store": "postgres://u:do-not-show/@h/shop"}, "store:", "mysql://")
-	f(map[string]any{"role": "gateway"}, "role: all")
+	f(map[string]any{"public": "shop.example", "drain": "1h"}, "public:", "drain:")
+	f(map[string]any{"role": "cook"}, "role:", "gateway, worker, console")
 	f(map[string]any{"ops": "0.0.0.0:8081"}, "SLUICE_OPS_TOKEN")
 	f(map[string]any{"ops": "0.0.0.0:8081", "demo": true}, "SLUICE_OPS_TOKEN")
 	if _, err := app.Load("", map[string]any{"ops": "0.0.0.0:8081", "ops_token": "long enough"}); err != nil {
@@ -58,6 +59,64 @@ func TestFaults(t *testing.T) {
 	if _, err := app.Load("no-such-file.yaml", nil); !errors.Is(err, app.ErrConfig) {
 		t.Errorf("a missing file: %v", err)
 	}
+}
+
+const (
+	redis = "redis://:do-not-show@a:6379,b:6379?cluster=true&buckets=16"
+	mysql = "mysql://u:do-not-show@h:3306/shop"
+)
+
+// Which doors go with which role, and which line to change.
+func TestRolesAndDoors(t *testing.T) {
+	f := func(role, stock, store, lease, payment string, want ...string) {
+		t.Helper()
+		_, err := app.Load("", map[string]any{"role": role, "stock": stock, "store": store, "lease": lease, "payment": payment})
+		if len(want) == 0 {
+			if err != nil {
+				t.Errorf("%s %s %s: %v", role, stock, store, err)
+			}
+			return
+		}
+		if !errors.Is(err, app.ErrConfig) || strings.Contains(err.Error(), "do-not-show") {
+			t.Errorf("%s %s %s: %v", role, stock, store, err)
+			return
+		}
+		lines := strings.Split(err.Error(), "\n")[1:]
+		if len(lines) != len(want) {
+			t.Errorf("%s %s %s: %q, want %d faults", role, stock, store, err, len(want))
+		}
+		for i, w := range want {
+			if i < len(lines) && !strings.HasPrefix(lines[i], w) {
+				t.Errorf("%s %s %s: %q, want %q", role, stock, store, lines[i], w)
+			}
+		}
+	}
+	// One process: everything embedded, or its orders on a server, or all on servers.
+	f("all", "wal:", "sqlite:", "", "sandbox:")
+	f("all", "wal:", "sqlite:", "local:", "sandbox:")
+	f("all", "wal:", mysql, "", "sandbox:")
+	f("all", redis, mysql, "", "sandbox:")
+	f("all", redis, mysql, "sql:", "sandbox:")
+	f("all", redis, "sqlite:", "", "sandbox:", `store: "sqlite:" is this process's alone`)
+	f("all", redis, mysql, "local:", "sandbox:", "lease: local:")
+	// One of several.
+	for _, role := range []string{"gateway", "worker", "console"} {
+		f(role, redis, mysql, "", "sandbox://c:8082")
+		f(role, redis, mysql, "sql:", "sandbox://c:8082")
+		f(role, redis, mysql, "", "sandbox:", "payment:")
+		f(role, "wal:", "sqlite:", "local:", "sandbox:", `stock: "wal:" is one process's alone`, `store: "sqlite:" is one process's alone`,
+			`lease: "local:" is one process's alone`, "payment:")
+		f(role, "wal:", mysql, "", "sandbox://c:8082", "stock:")
+		f(role, redis, "sqlite:", "", "sandbox://c:8082", "store:")
+		f(role, redis, mysql, "local:", "sandbox://c:8082", "lease:")
+	}
+	// Doors that are not well formed.
+	f("all", "redis://a", mysql, "", "sandbox:", "stock:")
+	f("all", "redis://u:do-not-show@a:6379?buckets=0", mysql, "", "sandbox:", "stock:")
+	f("all", redis, "mysql://u:do-not-show@h", "", "sandbox:", "store:")
+	f("all", redis, "mysql://u:do-not-show/@h/shop", "", "sandbox:", "store:")
+	f("all", redis, mysql, "etcd://h:2379", "sandbox:", "lease:")
+	f("all", redis, mysql, "", "stripe://x", "payment:")
 }
 
 // What is printed is a file that loads again, without secrets.
@@ -72,6 +131,12 @@ func TestPrint(t *testing.T) {
 		c := c
 		if c.Store = store; strings.Contains(c.Print(), "do-not-show") {
 			t.Error("the store's password is printed")
+		}
+	}
+	for _, stock := range []string{redis, "redis://u:do/not-show,@do-not-show@a:6379"} {
+		c := c
+		if c.Stock = stock; strings.Contains(c.Print(), "not-show") || !strings.Contains(c.Print(), "a:6379") {
+			t.Errorf("%s is printed as %s", stock, c.Print())
 		}
 	}
 	file := filepath.Join(t.TempDir(), "sluice.yaml")

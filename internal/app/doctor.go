@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"sluice/internal/backend/redisstock"
 	"sluice/internal/lib/wal"
 )
 
@@ -26,7 +28,14 @@ type Finding struct {
 
 // Examine looks at the machine and the configuration before a sale.
 func Examine(c Config) []Finding {
-	findings := []Finding{openFiles(), syncTime(c), freeSpace(c), dataHeld(c)}
+	findings := []Finding{openFiles()}
+	if scheme(c.Stock) == "wal" {
+		findings = append(findings, syncTime(c))
+	}
+	if c.keeps() {
+		findings = append(findings, freeSpace(c), dataHeld(c))
+	}
+	findings = append(findings, doorServers(c)...)
 	for _, k := range []struct {
 		file, key string
 		least     int
@@ -36,7 +45,10 @@ func Examine(c Config) []Finding {
 	} {
 		findings = append(findings, kernel(k.file, k.key, k.least))
 	}
-	findings = append(findings, port("listen", c.Listen), port("ops", c.Ops))
+	if roles[c.Role].gateway {
+		findings = append(findings, port("listen", c.Listen))
+	}
+	findings = append(findings, port("ops", c.Ops))
 	return append(findings, Finding{Check: "processors", OK: true, Seen: strconv.Itoa(runtime.GOMAXPROCS(0))})
 }
 
@@ -49,6 +61,34 @@ func openFiles() Finding {
 		Check: "open files", OK: err == nil && l.Max >= least, Seen: fmt.Sprintf("%d, at most %d", l.Cur, l.Max),
 		Remedy: "raise the limit to at least 65536: ulimit -n, or LimitNOFILE= in the service unit",
 	}
+}
+
+// doorServers: those that the doors lead to must be there.
+func doorServers(c Config) (findings []Finding) {
+	reach := func(door, address string) {
+		f := Finding{Check: door + " " + address, OK: true, Seen: "answers",
+			Remedy: "start it, or correct the line " + door + ":; a cluster may do without some of its nodes"}
+		conn, err := net.DialTimeout("tcp", address, 2*time.Second)
+		if err != nil {
+			f.OK, f.Seen = false, err.Error()
+		} else {
+			_ = conn.Close()
+		}
+		findings = append(findings, f)
+	}
+	if redis, err := redisstock.ParseURL(c.Stock); c.fleet() && err == nil {
+		for _, address := range redis.Addrs {
+			reach("stock", address)
+		}
+	}
+	if u, err := url.Parse(c.Store); c.onServer() && err == nil {
+		address := u.Host
+		if u.Port() == "" {
+			address = net.JoinHostPort(u.Hostname(), "3306")
+		}
+		reach("store", address)
+	}
+	return findings
 }
 
 // syncTime measures what every acceptance waits for.

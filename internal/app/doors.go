@@ -112,7 +112,7 @@ func (d *doors) openWAL(ctx context.Context, c Config, log *slog.Logger) (err er
 // openRedis opens the ledger that all processes share, and takes this one's
 // place among them.
 func (d *doors) openRedis(ctx context.Context, c Config, log *slog.Logger) (err error) {
-	o := redisstock.Options{Log: log, Knows: func(a stock.ActivityID) bool { return d.knows != nil && d.knows(a) }}
+	o := redisstock.Options{Log: log, Knows: func(a stock.ActivityID) bool { return d.knows == nil || d.knows(a) }}
 	if d.redis, err = redisstock.Open(ctx, c.Stock, o); err != nil {
 		return fmt.Errorf("stock: %w", err)
 	}

@@ -86,7 +86,7 @@ func newEngine(c Config, d *doors, at Addresses, log *slog.Logger) (*engine, err
 		landed = e.alone.lander.Changed
 		handlers = append(handlers, outbox.Named{Name: "streams", Handle: e.watchers.Handle})
 	} else {
-		e.fleet = e.newFleet(c)
+		e.fleet = e.newFleet()
 	}
 	handlers = append(handlers, outbox.Named{Name: "notifications",
 		Topics: []string{order.TopicPaymentDue, order.TopicPaid, order.TopicCancelled, order.TopicRefunded}, Handle: notify(d.store)})
@@ -110,10 +110,6 @@ func (e *engine) openShop(c Config) {
 	}
 	e.shop = sale.NewShop(d.ledger, d.board, d.number, d.ids, spread{d.store, d.redis.Buckets()}, d.store, d.clock.Now)
 	e.sales = sale.NewFrontDesk(e.shop)
-	d.knows = func(activity stock.ActivityID) bool {
-		a, err := e.shop.View(activity)
-		return err == nil && a.State != sale.Scheduled
-	}
 }
 
 // spread is the store of activities, each of which gets its number of buckets

@@ -24,17 +24,20 @@ type fleet struct {
 	life    *sale.Desk // tells the ledger; one at a time in the fleet
 	singles []*singleton
 
+	refreshing sync.Mutex                    // one refresh at a time
+	met        map[stock.ActivityID]struct{} // activities that the ledger's client knows
+
 	asked   chan struct{} // wakes look
 	mu      sync.Mutex
-	follows int                           // activities that the mirror was told to follow
+	follows map[stock.ActivityID]struct{} // that the mirror was told to follow; replaced, never changed
 	looks   map[stock.Place]uint32        // buckets whose watched reservations have to be looked at → their epoch
-	met     map[stock.ActivityID]struct{} // activities that the ledger's client knows; of refresh alone
 }
 
-func (e *engine) newFleet(c Config) *fleet {
+func (e *engine) newFleet() *fleet {
 	f := &fleet{engine: e, asked: make(chan struct{}, 1), looks: map[stock.Place]uint32{}, met: map[stock.ActivityID]struct{}{}}
 	now := e.clock.Now
 	f.mirror = e.redis.Mirror(redisstock.MirrorOptions{Board: e.board, Log: e.log, Now: now, Changed: f.changed, Epoch: f.missed})
+	e.knows = f.allots
 	f.life = sale.NewDesk(e.shop)
 	f.buckets = bucket.New(bucket.Options{
 		Engine: e.redis, Log: e.redis, Credit: e.redis.Credit, Store: e.store, Buckets: e.store, Leases: e.leases, Holder: e.holder,
@@ -149,14 +152,16 @@ func (f *fleet) lookAt(ctx context.Context, id stock.ID, epoch uint32) error {
 // refresh shows the activities as they are stored, and follows those that have
 // units.
 func (f *fleet) refresh(ctx context.Context) (worked bool, err error) {
+	f.refreshing.Lock()
+	defer f.refreshing.Unlock()
 	shown := f.shop.Refresh(ctx)
 	activities, err := f.allotted(ctx)
 	if err != nil {
 		return false, errors.Join(shown, err)
 	}
-	ids := make([]stock.ActivityID, len(activities))
+	ids, follows := make([]stock.ActivityID, len(activities)), make(map[stock.ActivityID]struct{}, len(activities))
 	for i, a := range activities {
-		ids[i] = a.ID
+		ids[i], follows[a.ID] = a.ID, struct{}{}
 		if _, known := f.met[a.ID]; known {
 			continue
 		}
@@ -166,10 +171,11 @@ func (f *fleet) refresh(ctx context.Context) (worked bool, err error) {
 			f.met[a.ID] = struct{}{}
 		}
 	}
-	f.mirror.Follow(ids)
+	// Before anybody asks the ledger for one that it has not got: it has lost it.
 	f.mu.Lock()
-	f.follows = len(ids)
+	f.follows = follows
 	f.mu.Unlock()
+	f.mirror.Follow(ids)
 	return false, shown
 }
 
@@ -208,6 +214,14 @@ func (f *fleet) allocations(ctx context.Context) ([]stock.Allocation, error) {
 	return all, err
 }
 
+// allots says whether the ledger should have an activity.
+func (f *fleet) allots(activity stock.ActivityID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, yes := f.follows[activity]
+	return yes
+}
+
 // Bounds of starting.
 const (
 	knowWithin = 3 * time.Second
@@ -240,7 +254,7 @@ func (f *fleet) show(ctx context.Context) error {
 // known says whether the mirror has looked at all that it follows.
 func (f *fleet) known() bool {
 	f.mu.Lock()
-	follows := f.follows
+	follows := len(f.follows)
 	f.mu.Unlock()
 	standings := f.mirror.Standings()
 	for _, s := range standings {

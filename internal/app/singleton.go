@@ -2,11 +2,13 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
 	"sluice/internal/lib/lease"
 	"sluice/internal/lib/run"
+	"sluice/internal/stock"
 )
 
 // singleton is a task that one process of a fleet does at a time, by a lease of
@@ -98,7 +100,11 @@ func steady(log *slog.Logger, t run.Task) run.Task {
 		case err != nil:
 			if text := err.Error(); text != failing {
 				failing = text
-				log.Error("task is failing", "task", t.Name, "err", err)
+				if waits(err) {
+					log.Info("task is waiting", "task", t.Name, "for", err)
+				} else {
+					log.Error("task is failing", "task", t.Name, "err", err)
+				}
 			}
 			pause := time.NewTimer(steadyPace)
 			defer pause.Stop()
@@ -111,4 +117,19 @@ func steady(log *slog.Logger, t run.Task) run.Task {
 		return worked, nil
 	}
 	return t
+}
+
+// waits says that an error, and each of those joined in it, is that the ledger
+// is not ready: a bucket is being opened, or rebuilt.
+func waits(err error) bool {
+	all, joined := err.(interface{ Unwrap() []error })
+	if !joined {
+		return errors.Is(err, stock.ErrNotReady)
+	}
+	for _, e := range all.Unwrap() {
+		if !waits(e) {
+			return false
+		}
+	}
+	return true
 }

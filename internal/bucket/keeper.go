@@ -52,6 +52,7 @@ type Options struct {
 
 	Snapshots *order.Snapshots
 	Landed    func([]order.Landed) // told after each commit, from many goroutines; may be nil
+	Witness   Witness              // may be nil
 	Alarms    *order.Alarms
 	Logger    *slog.Logger
 	Now       func() time.Time

@@ -27,7 +27,7 @@ func TestKeepersUnderFaults(t *testing.T) {
 		some := func() *bought { return w.bought[draw("which", 0, len(w.bought)-1)] }
 		for range draw("length", 5, 60) {
 			w.clock = w.clock.Add(time.Duration(draw("ms", 1, 400)) * time.Millisecond)
-			switch what := draw("what", 0, 23); {
+			switch what := draw("what", 0, 25); {
 			case what < 6:
 				_, _ = w.buy(users[draw("user", 0, len(users)-1)], fmt.Sprint("k", draw("key", 0, 9)), draw("quantity", 1, 3))
 			case what < 13:
@@ -72,6 +72,10 @@ func TestKeepersUnderFaults(t *testing.T) {
 				}
 			case what == 23:
 				w.clock = w.clock.Add(2 * ttl)
+			case what > 23:
+				if w.workers[draw("worker", max(0, len(w.workers)-2), len(w.workers)-1)].inspect() {
+					fired["inspected"]++
+				}
 			}
 			w.sound()
 		}
@@ -107,7 +111,7 @@ func TestKeepersUnderFaults(t *testing.T) {
 		}
 	})
 	t.Log(fired)
-	for _, kind := range []string{"killed before", "killed after", "slept", "held", "lost while pending", "recovered", "moved"} {
+	for _, kind := range []string{"killed before", "killed after", "slept", "held", "lost while pending", "recovered", "moved", "inspected"} {
 		if fired[kind] == 0 {
 			t.Errorf("%q never happened", kind)
 		}

@@ -17,6 +17,7 @@ import (
 	"sluice/internal/lib/run"
 	"sluice/internal/order"
 	"sluice/internal/pricing"
+	"sluice/internal/proof"
 	"sluice/internal/stock"
 	"sluice/test/servers"
 )
@@ -27,8 +28,11 @@ type shop struct {
 	ledger *redisstock.Ledger
 	store  *sqlstore.Store
 	keeper *bucket.Keeper
+	fleet  *proof.Fleet
+	alarms *order.Alarms
 	sale   stock.Allocation
 	sold   atomic.Int64
+	users  int64 // who buy in turn
 
 	mu       sync.Mutex
 	receipts map[stock.ID]stock.Receipt
@@ -42,27 +46,38 @@ func newShop(t *testing.T, server *servers.Server, buckets uint16, units int) *s
 		t.Fatal(err)
 	}
 	t.Cleanup(ledger.Close)
-	s := &shop{t: t, ledger: ledger, store: openStore(t), receipts: map[stock.ID]stock.Receipt{}, held: map[stock.ID]bool{}}
+	s := &shop{t: t, ledger: ledger, store: openStore(t), users: 4000, receipts: map[stock.ID]stock.Receipt{}, held: map[stock.ID]bool{}}
 	s.sale = stock.Allocation{
 		ID: "sale", Activity: "sale", Epoch: 1, OpensAt: 1, ClosesAt: 4_000_000_000_000, Hold: 600_000, PerUser: 2, Buckets: buckets, At: 1,
 		Items: []stock.Item{{SKU: "cup", Units: units, PerOrder: 2}},
 	}
 	log := slog.New(slog.DiscardHandler)
+	s.alarms = order.NewAlarms(log)
+	inspector := proof.NewInspector(proof.Inspecting{Store: s.store, Engine: ledger.Standing, Lookup: ledger.Lookup, Now: time.Now})
+	s.fleet = proof.NewFleet(proof.FleetOptions{
+		Store: s.store, Archive: s.store, Now: time.Now, Alarm: s.alarms.Violation,
+		Subjects: func(context.Context) ([]proof.Subject, error) { return []proof.Subject{{Activity: "sale"}}, nil },
+	})
 	s.keeper = bucket.New(bucket.Options{
-		Engine: ledger, Log: ledger, Credit: ledger.Credit, Store: s.store, Buckets: s.store, Leases: s.store, Holder: "one",
+		Witness: inspector,
+		Engine:  ledger, Log: ledger, Credit: ledger.Credit, Store: s.store, Buckets: s.store, Leases: s.store, Holder: "one",
 		Allocations: func(context.Context) ([]stock.Allocation, error) { return []stock.Allocation{s.sale}, nil },
 		Snapshots:   order.NewSnapshots(func(context.Context, stock.SKU, int) ([]byte, error) { return []byte("{}"), nil }),
-		Alarms:      order.NewAlarms(log), Logger: log, Now: time.Now,
+		Alarms:      s.alarms, Logger: log, Now: time.Now,
 	})
+	inspector.Watch(s.keeper)
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		run.Loop(ctx, log, run.Task{Name: "buckets", Step: s.keeper.Step, Idle: 5 * time.Millisecond, Wake: s.keeper.Woken()})
-	}()
+	var done sync.WaitGroup
+	for _, task := range []run.Task{
+		{Name: "buckets", Step: s.keeper.Step, Idle: 5 * time.Millisecond, Wake: s.keeper.Woken()},
+		{Name: "bucket proofs", Step: inspector.Step, Idle: 20 * time.Millisecond},
+		{Name: "proof", Step: s.fleet.Step, Idle: time.Second},
+	} {
+		done.Go(func() { run.Loop(ctx, log, task) })
+	}
 	t.Cleanup(func() {
 		cancel()
-		<-done
+		done.Wait()
 		if err := s.keeper.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
@@ -107,7 +122,7 @@ func (s *shop) crowd(hands int) (stop func()) {
 			for ctx.Err() == nil {
 				i := n.Add(1)
 				r, err := s.ledger.Reserve(s.t.Context(), stock.Request{
-					Activity: "sale", User: stock.UserID(fmt.Sprint("u", i%4000)), Key: fmt.Sprint("k", i), Order: stock.OrderID(fmt.Sprint(1000 + i)),
+					Activity: "sale", User: stock.UserID(fmt.Sprint("u", i%s.users)), Key: fmt.Sprint("k", i), Order: stock.OrderID(fmt.Sprint(1000 + i)),
 					Lines: []stock.Line{{SKU: "cup", Quantity: 1}}, Terms: terms,
 				})
 				if err == nil {
@@ -222,6 +237,13 @@ func (s *shop) check() {
 		s.t.Errorf("%d orders, %d units held", landed, sum.Held)
 	}
 	s.t.Logf("%d orders landed, %d pending ones were lost and refused", landed, lost)
+	r, err := s.fleet.Check(s.t.Context(), "sale")
+	if err != nil || !r.OK || r.Orders[order.Created] != landed || r.Ledger[0].Held != sum.Held || r.Ledger[0].InTransit != 0 {
+		s.t.Errorf("the proof says %+v, %v", r, err)
+	}
+	if n := s.alarms.Counts()[order.AlarmProof]; n != 0 {
+		s.t.Errorf("%d false alarms of the proof", n)
+	}
 }
 
 // TestRedisLosesItsState: a crowd buys while Redis is killed, emptied and rolled
@@ -320,4 +342,78 @@ func TestRedisSellsOut(t *testing.T) {
 		moved += len(kept.Rules) - 1
 	}
 	t.Logf("%d debits and credits have landed", moved)
+}
+
+// TestRedisCountEdited: somebody changes counts in Redis by hand while a crowd
+// buys. The proof finds it, the bucket's keeper rebuilds it on request, and the
+// crowd goes on.
+func TestRedisCountEdited(t *testing.T) {
+	server := servers.Redis(t)
+	s := newShop(t, server, 2, 1_000_000)
+	s.users = 1_000_000
+	s.until("opened", s.serving)
+	stop := s.crowd(2)
+	defer stop()
+	sell := func(n int64) {
+		t.Helper()
+		goal := s.sold.Load() + n
+		s.until("sales go on", func() bool { return s.sold.Load() >= goal })
+	}
+	check := func() proof.Report {
+		t.Helper()
+		for range 6 { // on a slow machine workers may not be done in time, and then it says so
+			r, err := s.fleet.Check(t.Context(), "sale")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(r.Incomplete) == 0 {
+				return r
+			}
+		}
+		t.Fatal("no worker answers")
+		return proof.Report{}
+	}
+	sell(200)
+	for range 5 { // under purchases the books agree, at each place of the log
+		if r := check(); !r.OK || r.Buckets[0].Engine == nil || r.Buckets[1].Engine == nil {
+			t.Fatalf("%+v", r)
+		}
+		sell(20)
+	}
+	const edit = `local v = {cmsgpack.unpack(redis.call('HGET', KEYS[1], 'i:cup'))}
+		v[5] = v[5] - 7
+		for i, n in ipairs(v) do v[i] = cmsgpack.pack(n) end
+		return redis.call('HSET', KEYS[1], 'i:cup', table.concat(v))`
+	if _, err := servers.Do(server, "EVAL", edit, "1", "sluice:{sale:1}m"); err != nil {
+		t.Fatal(err)
+	}
+	edited := time.Now()
+	s.until("the alarm", func() bool { return s.alarms.Counts()[order.AlarmProof] > 0 })
+	t.Logf("found by the rounds after %v", time.Since(edited).Round(time.Millisecond))
+	r := check()
+	if r.OK || len(r.Drifts) != 1 || r.Drifts[0] != (proof.Drift{Kind: proof.Rebuild, Log: "sale/1"}) {
+		t.Fatalf("%+v", r)
+	}
+	asked := time.Now()
+	repairs := proof.NewRepairer(s.fleet, proof.Hands{Rebuild: s.fleet.Rebuild}, s.store, time.Now)
+	if _, err := repairs.Repair(t.Context(), "sale", proof.RepairRequest{ID: "r", Kind: proof.Rebuild, Log: "sale/1", Reason: "edited"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range s.keeper.Stats() {
+		if b.Recoveries != uint64(b.Place.Bucket) { // of bucket 1 one, of bucket 0 none
+			t.Errorf("%+v", b)
+		}
+		if len(b.Times) > 0 {
+			t.Logf("repaired after %v, of which rebuilding took %v", time.Since(asked).Round(time.Millisecond), b.Times[0].Took.Round(time.Millisecond))
+		}
+	}
+	sell(100)
+	if r := check(); !r.OK {
+		t.Fatalf("after the repair: %+v", r)
+	}
+	stop()
+	s.until("the rest has landed", s.serving)
+	if r := check(); !r.OK {
+		t.Fatalf("at rest: %+v", r)
+	}
 }

@@ -242,6 +242,7 @@ func (t *tenure) land(book *stock.Book, at stock.Cursor) {
 		Store: t.Store, Log: t.Log, LogID: t.log, Snapshots: t.Snapshots, Landed: t.Landed,
 		Token: t.token, Judge: t.judge, Alarms: t.Alarms, Logger: t.Logger, Now: t.Now,
 	})
+	t.made()
 }
 
 // begin serves. What has landed before may not have been told to the engine, nor
@@ -260,7 +261,7 @@ func (t *tenure) judge(e stock.Entry) error {
 	if e.Cursor.Epoch != t.epoch || e.Cursor.Position != e.Sequence {
 		return fmt.Errorf("%w: entry %d of epoch %d stands at %d.%d", stock.ErrCorrupt, e.Sequence, t.epoch, e.Cursor.Epoch, e.Cursor.Position)
 	}
-	err := t.book.Judge(e)
+	err := t.decide(&e)
 	if errors.Is(err, stock.ErrMismatch) {
 		// An order has one row: the same one twice cannot land as refused.
 		if standing, _ := t.book.Lookup(e.Reservation.User, e.Reservation.Key, ""); standing != nil && standing.Order == e.Reservation.Order {

@@ -20,6 +20,7 @@ import (
 	"sluice/internal/lib/outbox"
 	"sluice/internal/order"
 	"sluice/internal/pricing"
+	"sluice/internal/proof"
 	"sluice/internal/stock"
 )
 
@@ -65,12 +66,16 @@ type world struct {
 	orders  int
 	moves   int
 
-	bought []*bought
-	events []stock.Settlement // committed with their orders, not yet handled
-	deltas map[string]int     // asked of bucket 0, known to have landed or not
-	final  bool
-	alarms *order.Alarms
-	logger *slog.Logger
+	bought   []*bought
+	mine     map[string]bool // keys of this sale's messages
+	deltas   map[string]int  // asked of bucket 0, known to have landed or not
+	final    bool
+	planted  bool
+	noCredit bool // units in transit go nowhere
+	alarms   *order.Alarms
+	settler  *order.Settler
+	fleet    *proof.Fleet
+	logger   *slog.Logger
 }
 
 const (
@@ -82,10 +87,12 @@ var worlds int // activities of one store need names of their own
 
 func newWorld(t tb, ctx context.Context, store *sqlstore.Store, buckets uint16, units, perUser int) *world {
 	worlds++
-	w := &world{tb: t, ctx: ctx, store: store, clock: time.UnixMilli(1_790_000_000_000), deltas: make(map[string]int)}
+	w := &world{tb: t, ctx: ctx, store: store, clock: time.UnixMilli(1_790_000_000_000), deltas: make(map[string]int), mine: make(map[string]bool)}
 	w.logger = slog.New(slog.DiscardHandler)
 	w.alarms = order.NewAlarms(w.logger)
 	w.engine = brittle.New(func() stock.Millis { return stock.MillisOf(w.clock) })
+	w.settler = order.NewSettler(settlesIn{w}, w.alarms, w.now)
+	w.fleet = w.newFleet()
 	w.leases = lease.NewLocal(func() time.Time { return w.clock })
 	id := stock.ActivityID(fmt.Sprintf("sale%d", worlds))
 	w.sale = stock.Allocation{
@@ -100,6 +107,7 @@ func (w *world) now() time.Time { return w.clock }
 // worker is one process's keeper. Its calls can be cut or delayed.
 type worker struct {
 	*bucket.Keeper
+	proof   *proof.Inspector
 	w       *world
 	calls   int
 	at      int           // the call at which something happens, 0 = none
@@ -134,10 +142,15 @@ func (k *worker) call(f func() error) error {
 func (w *world) hire() *worker {
 	w.lives++
 	k := &worker{w: w}
+	k.proof = w.newInspector()
 	k.Keeper = bucket.New(bucket.Options{
-		Engine: engineOf{k}, Log: logOf{k}, Store: storeOf{w.store, k}, Buckets: storeOf{w.store, k},
+		Witness: k.proof,
+		Engine:  engineOf{k}, Log: logOf{k}, Store: storeOf{w.store, k}, Buckets: storeOf{w.store, k},
 		Credit: func(ctx context.Context, m stock.Move, at stock.Millis) error {
 			return k.call(func() error {
+				if w.noCredit {
+					return stock.ErrNotReady
+				}
 				return w.engine.Adjust(ctx, stock.Place{Activity: m.Activity, Bucket: m.To}, m.Credit(at))
 			})
 		},
@@ -149,6 +162,7 @@ func (w *world) hire() *worker {
 		}),
 		Alarms: w.alarms, Logger: w.logger, Now: w.now, Spawn: func(work func()) { work() },
 	})
+	k.proof.Watch(k.Keeper)
 	w.workers = append(w.workers, k)
 	return k
 }
@@ -301,33 +315,62 @@ func (w *world) look(b *bought) (stock.State, error) {
 // change does something to a landed order; its event waits to be handled.
 func (w *world) change(b *bought, do order.Action) {
 	err := w.store.Update(w.ctx, b.order, func(o *order.Order) ([]outbox.Message, error) {
-		_, err := order.Transition(o, do, "test", stock.MillisOf(w.clock))
-		return nil, err
+		events, err := order.Transition(o, do, "test", stock.MillisOf(w.clock))
+		if err != nil {
+			return nil, err
+		}
+		payment := string(o.ID) + "-1"
+		switch do {
+		case order.ActionPay:
+			o.Money.Captures = []order.Capture{{ID: "c" + payment, Payment: payment, Amount: o.Terms.Money(), Pays: o.ID}}
+		case order.ActionRefund:
+			o.Money.Captures[0].Pays = ""
+			o.Money.Refunds = []order.Refund{{ID: payment + "-r1", Payment: payment, Capture: "c" + payment, Amount: o.Terms.Money(), State: order.RefundDone}}
+		}
+		return events, nil
 	})
 	if errors.Is(err, order.ErrNoSuchOrder) || errors.Is(err, order.ErrState) {
 		return
 	}
 	w.must(err)
-	o, err := w.store.Get(w.ctx, b.order)
+	w.mine[string(b.order)] = true
+}
+
+// pending are the messages of this sale that have not been handled.
+func (w *world) pending() (mine []outbox.Message) {
+	all, err := w.store.Pending(w.ctx, w.clock.UnixMilli(), 1000)
 	w.must(err)
-	w.events = append(w.events, stock.Settlement{ID: o.Reservation, User: o.User, Outcome: order.ReservationOf(&o, nil).State})
+	for _, m := range all {
+		if w.mine[m.Key] {
+			mine = append(mine, m)
+		}
+	}
+	return mine
 }
 
 // handle delivers an event; one that the engine does not take comes again.
 func (w *world) handle() (done bool) {
-	if len(w.events) == 0 {
+	waiting := w.pending()
+	if len(waiting) == 0 {
 		return true
 	}
-	s := w.events[0]
-	_, err := w.engine.Settle(w.ctx, w.placeOf(s.User), s)
-	switch {
+	switch err := w.settler.Settle(w.ctx, waiting[0]); {
 	case errors.Is(err, stock.ErrNotReady):
 		return false
 	case err != nil:
-		w.Fatalf("settle %s as %s: %v", s.ID, s.Outcome, err)
+		w.Fatalf("settle: %v", err)
+	case w.alarms.Counts()[order.AlarmSettlement] > 0:
+		w.Fatalf("%s contradicts the engine", waiting[0].Body)
 	}
-	w.events = w.events[1:]
+	w.must(w.store.Done(w.ctx, []int64{waiting[0].ID}))
 	return true
+}
+
+// settlesIn is the engine as those know it who settle.
+type settlesIn struct{ w *world }
+
+func (s settlesIn) Settle(ctx context.Context, t stock.Settlement) (stock.Outcome, error) {
+	return s.w.engine.Settle(ctx, s.w.placeOf(t.User), t)
 }
 
 // add asks for units in bucket 0; what has not landed is asked for again.
@@ -452,6 +495,7 @@ func (w *world) rest() {
 		}
 		for _, k := range w.workers {
 			busy = k.step() || busy
+			k.inspect()
 		}
 		busy = busy || w.serving() != len(w.places())
 		for _, p := range w.places() {
@@ -461,7 +505,7 @@ func (w *world) rest() {
 				busy = err != nil || transit > 0
 			}
 		}
-		if calm++; busy || len(w.events) > 0 {
+		if calm++; busy || len(w.pending()) > 0 {
 			calm = 0
 		}
 		if calm == 5 {
@@ -471,7 +515,7 @@ func (w *world) rest() {
 	for _, k := range w.workers {
 		w.Errorf("dead %v: %+v", k.dead, k.Stats())
 	}
-	w.Fatalf("it never comes to rest: %d events", len(w.events))
+	w.Fatalf("it never comes to rest: %d events", len(w.pending()))
 }
 
 // serving counts the buckets that somebody keeps.
@@ -490,6 +534,7 @@ func (w *world) serving() (n int) {
 func (w *world) settled() {
 	w.Helper()
 	w.sound()
+	w.proved()
 	for _, p := range w.places() {
 		b, transit := w.restored(p)
 		c, err := w.engine.Counts(p)

@@ -30,6 +30,7 @@ type activityInput struct {
 		PerUser     int                `json:"per_user,omitempty" minimum:"0" doc:"Units a user may have over the whole activity; absent: no limit"`
 		LatePayment pricing.LatePolicy `json:"late_payment,omitempty" enum:"rereserve_or_refund,refund" doc:"Money that arrives after cancellation; default rereserve_or_refund"`
 		Restock     bool               `json:"restock,omitempty" doc:"A refund returns the units to the sale; default false"`
+		Buckets     uint16             `json:"buckets,omitempty" minimum:"0" maximum:"256" doc:"Over how many buckets a ledger on Redis spreads the units, each for the users that hash to it; fixed when the activity is opened; absent: the ledger's default. An embedded ledger has one"`
 		Items       []itemInput        `json:"items" minItems:"1" maxItems:"200" nullable:"false"`
 	}
 }
@@ -49,7 +50,7 @@ func (in *activityInput) activity() sale.Activity {
 	b := in.Body
 	a := sale.Activity{
 		ID: b.ID, Kind: b.Kind, Title: b.Title, OpensAt: stock.Millis(b.OpensAt), ClosesAt: stock.Millis(b.ClosesAt),
-		HoldSeconds: b.HoldSeconds, PerUser: b.PerUser, LatePayment: b.LatePayment, Restock: b.Restock,
+		HoldSeconds: b.HoldSeconds, PerUser: b.PerUser, LatePayment: b.LatePayment, Restock: b.Restock, Buckets: b.Buckets,
 	}
 	for _, it := range b.Items {
 		item := sale.Item{SKU: it.SKU, Units: it.Units, PerUser: it.PerUser, PerOrder: it.PerOrder}
@@ -73,6 +74,7 @@ type activityBody struct {
 	PerUser     int                `json:"per_user,omitempty"`
 	LatePayment pricing.LatePolicy `json:"late_payment"`
 	Restock     bool               `json:"restock"`
+	Buckets     uint16             `json:"buckets,omitempty" doc:"Of a ledger on Redis; absent: 1"`
 	Items       []sale.Item        `json:"items" nullable:"false"`
 	Revision    int                `json:"revision"`
 }
@@ -80,7 +82,7 @@ type activityBody struct {
 func bodyOf(a sale.Activity) activityBody {
 	return activityBody{
 		ID: a.ID, Kind: a.Kind, Title: a.Title, State: a.State, OpensAt: instant(a.OpensAt), ClosesAt: instant(a.ClosesAt),
-		HoldSeconds: a.HoldSeconds, PerUser: a.PerUser, LatePayment: a.LatePayment, Restock: a.Restock,
+		HoldSeconds: a.HoldSeconds, PerUser: a.PerUser, LatePayment: a.LatePayment, Restock: a.Restock, Buckets: a.Buckets,
 		Items: orEmpty(a.Items), Revision: a.Revision,
 	}
 }

@@ -36,3 +36,19 @@ func TestActivityPages(t *testing.T) {
 	f("?limit=2&after=a3", nil, "a4")
 	b.want(400, "invalid_request", "GET", "/v1/activities?limit=1001", "")
 }
+
+// Buckets are told at creation, are shown, and are fixed when a draft is opened.
+func TestBuckets(t *testing.T) {
+	b := newBench(t)
+	b.want(201, "", "POST", "/v1/skus", `{"id":"CUP","title":"Cup","price":{"amount":1200,"currency":"CNY"}}`)
+	b.equal(b.want(201, "", "POST", "/v1/activities", `{"id":"drop","title":"Drop","buckets":16,"items":[{"sku":"CUP","units":10}]}`), "buckets", 16)
+	b.equal(b.want(200, "", "PATCH", "/v1/activities/drop", `{"buckets":8}`), "buckets", 8)
+	b.equal(b.want(200, "", "POST", "/v1/activities/drop/open", ""), "buckets", 8)
+	b.want(409, "activity_state", "PATCH", "/v1/activities/drop", `{"buckets":4}`)
+	b.equal(b.want(200, "", "PATCH", "/v1/activities/drop", `{"buckets":8,"title":"New"}`), "buckets", 8, "title", "New")
+	b.equal(b.want(200, "", "GET", "/v1/activities/drop", ""), "buckets", 8)
+	b.equal(b.want(201, "", "POST", "/v1/activities", `{"id":"one","title":"One","items":[{"sku":"CUP","units":10}]}`), "buckets", nil)
+	for _, n := range []string{"257", "-1", "1.5", `"4"`} {
+		b.want(400, "invalid_request", "POST", "/v1/activities", `{"id":"x","title":"X","buckets":`+n+`,"items":[{"sku":"CUP","units":10}]}`)
+	}
+}

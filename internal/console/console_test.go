@@ -249,7 +249,7 @@ func TestOrders(t *testing.T) {
 	alice, bob := b.buy("alice", 2), b.buy("bob", 1)
 	b.pay("alice", alice)
 	got := b.want(200, "", "GET", "/v1/orders/"+string(alice), "")
-	b.equal(got, "id", string(alice), "user", "alice", "state", "paid", "total.amount", 2400, "total.currency", "CNY",
+	b.equal(got, "id", string(alice), "user", "alice", "key", "key-alice", "state", "paid", "total.amount", 2400, "total.currency", "CNY",
 		"lines.0.sku", "CUP", "lines.0.quantity", 2, "created_at", "2025-11-11T10:00:00.000Z", "expires_at", "2025-11-11T10:15:00.000Z",
 		"payments.0.state", "captured", "captures.0.amount.amount", 2400)
 	if strings.Contains(string(got.raw), "/pay/") {

@@ -21,6 +21,7 @@ type editInput struct {
 		PerUser     *int                `json:"per_user,omitempty" minimum:"0" doc:"0: no limit"`
 		LatePayment *pricing.LatePolicy `json:"late_payment,omitempty" enum:"rereserve_or_refund,refund"`
 		Restock     *bool               `json:"restock,omitempty"`
+		Buckets     *uint16             `json:"buckets,omitempty" minimum:"0" maximum:"256" doc:"Only of a draft; see creation"`
 		Items       []itemEdit          `json:"items,omitempty" maxItems:"200"`
 	}
 }
@@ -37,7 +38,7 @@ func (in *editInput) edit() sale.Edit {
 	b := in.Body
 	e := sale.Edit{
 		Title: b.Title, OpensAt: (*stock.Millis)(b.OpensAt), ClosesAt: (*stock.Millis)(b.ClosesAt),
-		HoldSeconds: b.HoldSeconds, PerUser: b.PerUser, LatePayment: b.LatePayment, Restock: b.Restock,
+		HoldSeconds: b.HoldSeconds, PerUser: b.PerUser, LatePayment: b.LatePayment, Restock: b.Restock, Buckets: b.Buckets,
 	}
 	for _, it := range b.Items {
 		e.Items = append(e.Items, sale.ItemEdit{SKU: it.SKU, PerUser: it.PerUser, PerOrder: it.PerOrder})

@@ -105,7 +105,7 @@ type refundBody struct {
 
 func orderOf(o order.Order) orderBody {
 	b := orderBody{
-		ID: o.ID, Reservation: o.Reservation.String(), Activity: o.Activity, User: o.User, State: o.State, Reason: o.Reason,
+		ID: o.ID, Reservation: o.Reservation.String(), Activity: o.Activity, User: o.User, Key: o.Key, State: o.State, Reason: o.Reason,
 		Version: o.Version, Total: o.Terms.Money(), Lines: orEmpty(o.Terms.Lines),
 		CreatedAt: instant(o.CreatedAt), ExpiresAt: instant(o.ExpiresAt), PaidAt: instant(o.PaidAt), ClosedAt: instant(o.ClosedAt),
 		LateOf: o.LateOf, ReplacedBy: o.ReplacedBy,

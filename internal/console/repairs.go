@@ -12,9 +12,10 @@ type repairInput struct {
 	ID   stock.ActivityID `path:"id" maxLength:"64"`
 	Body struct {
 		ID          string           `json:"id" minLength:"1" maxLength:"64" doc:"The operator's own; the same id again is the same repair"`
-		Kind        proof.RepairKind `json:"kind" enum:"resettle,refund,redrive,reland"`
+		Kind        proof.RepairKind `json:"kind" enum:"resettle,refund,redrive,reland,rebuild"`
 		Order       stock.OrderID    `json:"order,omitempty" maxLength:"64" doc:"An order, or a reservation, as the proof names it"`
 		Reservation string           `json:"reservation,omitempty" maxLength:"128"`
+		Log         stock.LogID      `json:"log,omitempty" maxLength:"72" doc:"Or the log of a bucket, activity/number"`
 		Reason      string           `json:"reason" minLength:"1" maxLength:"200"`
 	}
 }

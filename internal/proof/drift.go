@@ -15,17 +15,26 @@ const (
 	Refund   RepairKind = "refund"   // request the refund of money that pays nothing
 	Redrive  RepairKind = "redrive"  // deliver a dead letter again
 	Reland   RepairKind = "reland"   // land a reservation again whose order row is lost
+	Rebuild  RepairKind = "rebuild"  // have a bucket's engine made again from the store by its keeper
 )
 
 // Drift is a violation that a repair is known for. The other violations (money
 // that does not add up, orders that nobody reserved) need a person.
 type Drift struct {
-	Kind        RepairKind    `json:"kind" enum:"resettle,refund,redrive,reland"`
-	Order       stock.OrderID `json:"order"`
+	Kind        RepairKind    `json:"kind" enum:"resettle,refund,redrive,reland,rebuild"`
+	Order       stock.OrderID `json:"order,omitempty"`
 	Reservation string        `json:"reservation,omitempty"`
 	Capture     string        `json:"capture,omitempty"`
+	Letter      int64         `json:"letter,omitempty"` // the dead letter
+	Log         stock.LogID   `json:"log,omitempty"`    // of the bucket, "activity/number"
+}
 
-	letter int64 // the dead letter
+// of names what the drift is about.
+func (d Drift) of() string {
+	if d.Order == "" {
+		return "bucket " + string(d.Log)
+	}
+	return "order " + string(d.Order)
 }
 
 // maxDrifts bounds what one audit keeps for repairs.

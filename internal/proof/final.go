@@ -53,19 +53,19 @@ func Beside(ctx context.Context, kept archive, r Report) (Report, error) {
 	return r, nil
 }
 
-// file keeps a report that is final and says the same as none before it, and
-// answers it with the place of the proof that stands.
-func (w *Watch) file(ctx context.Context, r Report) (Report, error) {
-	was, ok, err := w.o.Archive.Proof(ctx, r.Activity)
+// shelve keeps a report that is final and says the same as none before it, and
+// answers it with the place of the proof that stands, of which it tells.
+func shelve(ctx context.Context, kept archive, proved func(stock.ActivityID), r Report) (Report, error) {
+	was, ok, err := kept.Proof(ctx, r.Activity)
 	if err == nil && r.Final && !(ok && same(was, r)) {
-		was, ok, err = r, true, w.o.Archive.SaveProof(ctx, r)
+		was, ok, err = r, true, kept.SaveProof(ctx, r)
 	}
 	if err != nil {
 		return r, fmt.Errorf("proof: final proof of %s: %w", r.Activity, err)
 	}
 	if ok {
 		r.Proved = &Proved{was.Position, was.CheckedAt}
-		w.o.Proved(r.Activity)
+		proved(r.Activity)
 	}
 	return r, nil
 }
@@ -73,13 +73,4 @@ func (w *Watch) file(ctx context.Context, r Report) (Report, error) {
 // same says whether two final reports differ in where and when they were made only.
 func same(a, b Report) bool {
 	return slices.Equal(a.Ledger, b.Ledger) && maps.Equal(a.Orders, b.Orders) && a.Payments == b.Payments
-}
-
-// nothing is the final report on an activity that was closed before it had
-// units: the ledger never heard of it.
-func (w *Watch) nothing(activity stock.ActivityID) Report {
-	r := newComparison(activity).report
-	r.Position.Log, r.Ledger = w.o.Auditor.log, []stock.Count{}
-	r.OK, r.Final, r.CheckedAt = true, true, w.o.Now().UTC().Truncate(time.Millisecond)
-	return r
 }

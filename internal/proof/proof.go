@@ -5,6 +5,11 @@
 // of the engine, asked for by an operator, and never a count written over. When
 // an activity is over, its last report is kept (final.go).
 //
+// Of a ledger of its own there is one log, and one Auditor proves every activity
+// from it. Of a ledger in buckets an Inspector in each worker proves those that
+// the worker keeps (inspect.go), and a Fleet puts their reports together, in any
+// process that has the store (fleet.go, merge.go).
+//
 // The comparison is made at one log position, so that work in flight is never
 // taken for a fault: one store transaction reads the landing watermark and the
 // orders, and a replica of the ledger is replayed to just that position. A
@@ -16,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"time"
 
@@ -83,13 +89,17 @@ func (a *Auditor) audit(ctx context.Context, activity stock.ActivityID) (Report,
 	if err != nil {
 		return Report{}, nil, fmt.Errorf("proof: ledger: %w", err)
 	}
-	if err := a.travelling(ctx, c, undelivered); err != nil {
+	if err := c.travelling(ctx, a.orders.Dead, undelivered); err != nil {
 		return Report{}, nil, err
 	}
 	switch book := books[activity]; {
 	case book != nil:
-		c.compare(book, func(id stock.ID) (stock.State, error) {
-			r, err := a.ledger.Lookup(ctx, stock.Ref{ID: id})
+		if err := book.Check(); err != nil {
+			c.violated("%v", err)
+		}
+		c.report.Ledger = book.Counts().Items
+		c.compare(enteredIn(book), func(o row) (stock.State, error) {
+			r, err := a.ledger.Lookup(ctx, stock.Ref{ID: o.reservation, User: o.user})
 			return r.State, err
 		})
 		c.withinLimits(a.standing.limits[activity])
@@ -111,10 +121,10 @@ func (a *Auditor) audit(ctx context.Context, activity stock.ActivityID) (Report,
 
 // travelling notes which orders a settle event is on its way for. A dead
 // letter is going nowhere: that is a violation until somebody redrives it.
-func (a *Auditor) travelling(ctx context.Context, c *comparison, undelivered []outbox.Message) error {
+func (c *comparison) travelling(ctx context.Context, list func(ctx context.Context, after int64, limit int) ([]outbox.Message, error), undelivered []outbox.Message) error {
 	dead := map[int64]bool{}
 	for after := int64(0); ; {
-		page, err := a.orders.Dead(ctx, after, deadPage)
+		page, err := list(ctx, after, deadPage)
 		if err != nil {
 			return fmt.Errorf("proof: dead letters: %w", err)
 		}
@@ -127,10 +137,10 @@ func (a *Auditor) travelling(ctx context.Context, c *comparison, undelivered []o
 	}
 	for _, m := range undelivered {
 		switch {
-		case m.Topic != order.TopicPaid && m.Topic != order.TopicCancelled && m.Topic != order.TopicRefunded:
+		case !settles(m.Topic):
 		case dead[m.ID]:
 			c.violated("dead letter %d keeps %s of order %s from the ledger; redrive it", m.ID, m.Topic, m.Key)
-			c.drifted(Drift{Kind: Redrive, Order: stock.OrderID(m.Key), letter: m.ID})
+			c.drifted(Drift{Kind: Redrive, Order: stock.OrderID(m.Key), Letter: m.ID})
 			c.onTheWay[m.Key] = true // the dead letter is what keeps them apart
 		default:
 			c.onTheWay[m.Key] = true
@@ -141,24 +151,22 @@ func (a *Auditor) travelling(ctx context.Context, c *comparison, undelivered []o
 
 const deadPage = 500
 
+// settles says whether the messages of a topic end reservations.
+func settles(topic string) bool {
+	return topic == order.TopicPaid || topic == order.TopicCancelled || topic == order.TopicRefunded
+}
+
 // comparison is one audit under way.
 type comparison struct {
 	report   Report
 	drifts   []Drift
-	orders   map[uint64]row // by reservation number
-	byID     map[stock.OrderID]uint64
+	orders   map[number]row // by reservation
+	byID     map[stock.OrderID]number
 	onTheWay map[string]bool
 	moved    map[string]move          // late payment id → where its money went
 	deciding map[string]bool          // late payment ids whose money is still being decided about
 	lateOf   map[string]stock.OrderID // late payment id → the order that says it was paid by it
 	moving   bool                     // an order waits for money, or its money is on its way back
-}
-
-// move is late money of one order that pays another.
-type move struct {
-	from, to stock.OrderID
-	user     stock.UserID
-	amount   pricing.Money
 }
 
 // row is what the comparison keeps of an order.
@@ -174,11 +182,42 @@ type row struct {
 	total       pricing.Money
 }
 
+// number is a reservation's id within its activity.
+type number struct {
+	bucket uint16
+	epoch  uint32
+	number uint64
+}
+
+func numberOf(id stock.ID) number { return number{id.Bucket, id.Epoch, id.Number} }
+
+// entered is what the comparison needs of a reservation in the ledger.
+type entered struct {
+	id    stock.ID
+	order stock.OrderID
+	user  stock.UserID
+	units int
+	state stock.State
+}
+
+// enteredIn yields the reservations of a book, oldest first.
+func enteredIn(book *stock.Book) iter.Seq[entered] {
+	return func(yield func(entered) bool) {
+		book.Reservations(func(r *stock.Reservation) bool {
+			units := 0
+			for _, l := range r.Lines {
+				units += l.Quantity
+			}
+			return yield(entered{r.ID, r.Order, r.User, units, r.State})
+		})
+	}
+}
+
 func newComparison(activity stock.ActivityID) *comparison {
 	return &comparison{
 		report:   Report{Activity: activity, Violations: []string{}, Orders: map[order.State]int{}},
-		orders:   map[uint64]row{},
-		byID:     map[stock.OrderID]uint64{},
+		orders:   map[number]row{},
+		byID:     map[stock.OrderID]number{},
 		onTheWay: map[string]bool{},
 		moved:    map[string]move{},
 		deciding: map[string]bool{},
@@ -196,65 +235,18 @@ func (c *comparison) violated(format string, args ...any) {
 // take counts an order and checks its money.
 func (c *comparison) take(o order.Order) {
 	c.report.Orders[o.State]++
-	if other, twice := c.orders[o.Reservation.Number]; twice {
+	at := numberOf(o.Reservation)
+	if other, twice := c.orders[at]; twice {
 		c.violated("orders %s and %s share reservation %s", other.id, o.ID, o.Reservation)
 	}
 	units := 0
 	for _, l := range o.Terms.Lines {
 		units += l.Quantity
 	}
-	c.orders[o.Reservation.Number] = row{o.ID, o.User, o.State, o.Reason, o.Reservation, units, o.Terms.Restock, o.LateOf, o.Terms.Money()}
-	c.byID[o.ID] = o.Reservation.Number
+	c.orders[at] = row{o.ID, o.User, o.State, o.Reason, o.Reservation, units, o.Terms.Restock, o.LateOf, o.Terms.Money()}
+	c.byID[o.ID] = at
 	c.moving = c.moving || o.State == order.Created || o.Refunding()
 	c.money(o)
-}
-
-// money: every captured minor unit pays one order or goes back, and a paid
-// order has been paid exactly its total.
-func (c *comparison) money(o order.Order) {
-	refunded, asked := map[string]bool{}, map[string]bool{}
-	for _, r := range o.Money.Refunds {
-		asked[r.Capture] = true
-		c.moving = c.moving || r.State != order.RefundDone
-		if r.State == order.RefundDone {
-			c.report.Payments.Refunded += r.Amount.Amount
-			if refunded[r.Capture] {
-				c.violated("order %s: capture %s was refunded twice", o.ID, r.Capture)
-			}
-			refunded[r.Capture] = true
-		}
-	}
-	var paid int64
-	for _, m := range o.Money.Captures {
-		c.report.Payments.Captured += m.Amount.Amount
-		switch {
-		case m.Pays == o.ID:
-			paid += m.Amount.Amount
-			if m.Amount.Currency != o.Terms.Currency {
-				c.violated("order %s is paid in %s, its total is in %s", o.ID, m.Amount.Currency, o.Terms.Currency)
-			}
-		case m.Pays != "":
-			c.moved[m.Payment] = move{o.ID, m.Pays, o.User, m.Amount}
-		case !refunded[m.ID]:
-			c.moving = true
-			c.report.Payments.Owed += m.Amount.Amount
-			c.deciding[m.Payment] = m.Late
-			if !m.Late && !asked[m.ID] {
-				c.violated("order %s: capture %s of %d pays nothing, and no refund of it was requested", o.ID, m.ID, m.Amount.Amount)
-				c.drifted(Drift{Kind: Refund, Order: o.ID, Capture: m.ID})
-			}
-		}
-	}
-	if o.LateOf != "" && o.State != order.Refunded && !o.Refunding() { // else the money was taken from it again
-		c.lateOf[o.LateOf] = o.ID
-	}
-	settled := (o.State == order.Paid || o.State == order.Fulfilled) && !o.Refunding()
-	if settled && o.LateOf == "" && paid != o.Terms.Total {
-		c.violated("order %s is %s with %d captured for a total of %d", o.ID, o.State, paid, o.Terms.Total)
-	}
-	if (o.State == order.Created || o.State == order.Cancelled || o.State == order.Refunded) && paid != 0 {
-		c.violated("order %s is %s although %d of captures pay it", o.ID, o.State, paid)
-	}
 }
 
 // agrees lists which state of a reservation goes with which state of its order.
@@ -264,36 +256,29 @@ var agrees = map[order.State][]stock.State{
 	order.Fulfilled: {stock.Confirmed},
 	order.Cancelled: {stock.Released, stock.Expired},
 	order.Refunded:  {stock.Confirmed, stock.Returned},
+	order.Refused:   {stock.Refused},
 }
 
-// compare holds the orders against the book at the same position. now answers
-// how a reservation stands at the head of the log.
-func (c *comparison) compare(book *stock.Book, now func(stock.ID) (stock.State, error)) {
-	if err := book.Check(); err != nil {
-		c.violated("%v", err)
-	}
-	c.report.Ledger = book.Counts().Items
+// compare holds the orders against the reservations of the ledger at the same
+// position. now answers how the reservation of an order stands at the head of
+// the log.
+func (c *comparison) compare(ledger iter.Seq[entered], now func(row) (stock.State, error)) {
 	seen := 0
-	book.Reservations(func(r *stock.Reservation) bool {
-		o, landed := c.orders[r.ID.Number]
+	for r := range ledger {
+		o, landed := c.orders[numberOf(r.id)]
 		if !landed {
-			c.violated("reservation %s of order %s has no order though it is behind the landing watermark", r.ID, r.Order)
-			c.drifted(Drift{Kind: Reland, Order: r.Order, Reservation: r.ID.String()})
-			return true
+			c.violated("reservation %s of order %s has no order though it is behind the landing watermark", r.id, r.order)
+			c.drifted(Drift{Kind: Reland, Order: r.order, Reservation: r.id.String()})
+			continue
 		}
 		seen++
-		units := 0
-		for _, l := range r.Lines {
-			units += l.Quantity
-		}
-		if o.id != r.Order || o.user != r.User || o.units != units || o.reservation != r.ID {
+		if o.id != r.order || o.user != r.user || o.units != r.units || o.reservation != r.id {
 			c.violated("order %s (%s of user %s, %d units) is not reservation %s (order %s of user %s, %d units)",
-				o.id, o.reservation, o.user, o.units, r.ID, r.Order, r.User, units)
-			return true
+				o.id, o.reservation, o.user, o.units, r.id, r.order, r.user, r.units)
+			continue
 		}
-		c.pair(o, r.State, now)
-		return true
-	})
+		c.pair(o, r.state, now)
+	}
 	if seen != len(c.orders) {
 		c.violated("%d orders have no reservation in the ledger", len(c.orders)-seen)
 	}
@@ -308,38 +293,17 @@ func (c *comparison) withinLimits(l *limits) {
 	c.report.LimitsFrom = l.since
 }
 
-// followMoney checks late money from both ends: what left one order for
-// another arrived there, and an order paid by late money was given it. reserved
-// tells whether an order that has not landed yet is in the ledger.
-func (c *comparison) followMoney(reserved func(stock.UserID, stock.OrderID) bool) {
-	for payment, m := range c.moved {
-		number, landed := c.byID[m.to]
-		switch to := c.orders[number]; {
-		case !landed && reserved(m.user, m.to):
-		case !landed:
-			c.violated("late payment %s of order %s is said to pay order %s, which does not exist", payment, m.from, m.to)
-		case to.lateOf != payment || to.total != m.amount || to.user != m.user:
-			c.violated("late payment %s of order %s is said to pay order %s, which it does not fit", payment, m.from, m.to)
-		}
-	}
-	for payment, id := range c.lateOf {
-		if m, said := c.moved[payment]; m.to != id && (said || !c.deciding[payment]) {
-			c.violated("order %s says that late payment %s pays it, and no order gave it that money", id, payment)
-		}
-	}
-}
-
 // pair judges one order beside its reservation. A book that lags behind the
 // order is right as long as the settle event is on its way, or its entry is
 // behind the position compared at.
-func (c *comparison) pair(o row, was stock.State, now func(stock.ID) (stock.State, error)) {
+func (c *comparison) pair(o row, was stock.State, now func(row) (stock.State, error)) {
 	if contains(agrees[o.state], was) && !(o.state == order.Refunded && o.restock && was == stock.Confirmed) {
 		return
 	}
 	if c.onTheWay[string(o.id)] {
 		return
 	}
-	is, err := now(o.reservation)
+	is, err := now(o)
 	if err != nil && !errors.Is(err, stock.ErrNoSuchReservation) {
 		return // the ledger cannot be asked now; the next audit will tell
 	}

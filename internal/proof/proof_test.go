@@ -188,10 +188,22 @@ func TestNoFalseAlarms(t *testing.T) {
 	})
 	f("late money whose new order is landed before the old one knows", func(s *books) {
 		i := s.reserve("u1", "late:p")
-		s.orders[1].Money.Captures = []order.Capture{{ID: "l", Payment: "p", Amount: s.orders[1].Terms.Money(), Late: true}}
+		s.undecided(5, 5)
 		s.orders[i].State, s.orders[i].LateOf = order.Paid, "p"
 		s.settle(i, stock.Confirmed)
 	})
+	f("late money that is decided about soon", func(s *books) { s.undecided(7, 6) })
+	f("late money that is being given back", func(s *books) {
+		s.undecided(0, 0)
+		s.orders[1].Money.Refunds = []order.Refund{{Capture: "l", State: order.RefundRequested}}
+	})
+}
+
+// undecided gives a cancelled order late money, about which it has to be decided
+// when it is due; looked is when its order is looked at.
+func (s *books) undecided(due, looked stock.Millis) {
+	s.orders[1].Money.Captures = []order.Capture{{ID: "l", Payment: "p", Amount: s.orders[1].Terms.Money(), Late: true, CheckAt: due}}
+	s.orders[1].CheckAt = looked
 }
 
 // One fault of each kind is found, and the sentence names the order.
@@ -226,6 +238,9 @@ func TestPlantedFaults(t *testing.T) {
 	f("pays nothing", func(s *books) {
 		s.orders[1].Money.Captures = []order.Capture{{ID: "c", Amount: s.orders[1].Terms.Money()}}
 	})
+	f("nobody will decide", func(s *books) { s.undecided(0, 5) })
+	f("nobody will decide", func(s *books) { s.undecided(5, 0) })
+	f("nobody will decide", func(s *books) { s.undecided(5, 6) })
 	f("does not know", func(s *books) { s.book = nil })
 	f("refunded twice", func(s *books) {
 		one := order.Refund{Capture: "c0", State: order.RefundDone}

@@ -22,6 +22,13 @@ type Hands struct {
 	GiveBack func(ctx context.Context, id stock.OrderID, capture string) error
 	Redrive  func(ctx context.Context, letter int64) error
 	Reland   func(ctx context.Context, id stock.ID) error
+	// Rebuild has the keeper of a bucket make its engine again; nil: there are no buckets.
+	Rebuild func(ctx context.Context, log stock.LogID) error
+}
+
+// audits finds the drifts of an activity: *Auditor, or *Fleet.
+type audits interface {
+	audit(ctx context.Context, activity stock.ActivityID) (Report, []Drift, error)
 }
 
 // repairs is where it is kept which were asked for and made.
@@ -32,12 +39,13 @@ type repairs interface {
 }
 
 // RepairRequest asks for the repair of every drift of one kind that concerns
-// one order or one reservation.
+// one order, one reservation or the log of one bucket.
 type RepairRequest struct {
 	ID          string        `json:"id"`
 	Kind        RepairKind    `json:"kind"`
 	Order       stock.OrderID `json:"order,omitempty"`
 	Reservation string        `json:"reservation,omitempty"`
+	Log         stock.LogID   `json:"log,omitempty"`
 	Reason      string        `json:"reason"`
 }
 
@@ -49,18 +57,24 @@ type Repair struct {
 	DoneAt  time.Time `json:"done_at,omitzero"` // zero: begun, and cut off
 }
 
+// concerns says whether this drift is to be repaired.
+func (ask *RepairRequest) concerns(d Drift) bool {
+	return d.Kind == ask.Kind && (ask.Order == "" || d.Order == ask.Order) &&
+		(ask.Reservation == "" || d.Reservation == ask.Reservation) && (ask.Log == "" || d.Log == ask.Log)
+}
+
 // Repairer repairs what the auditor finds. It takes nobody's word for a drift:
 // each repair begins with an audit. Safe for concurrent use; one at a time.
 type Repairer struct {
 	mu      sync.Mutex
-	auditor *Auditor
+	auditor audits
 	hands   Hands
 	kept    repairs
 	now     func() time.Time
 }
 
 // NewRepairer needs all its arguments.
-func NewRepairer(a *Auditor, h Hands, kept repairs, now func() time.Time) *Repairer {
+func NewRepairer(a audits, h Hands, kept repairs, now func() time.Time) *Repairer {
 	return &Repairer{auditor: a, hands: h, kept: kept, now: now}
 }
 
@@ -82,13 +96,13 @@ func (r *Repairer) Repair(ctx context.Context, activity stock.ActivityID, ask Re
 	}
 	found := []Drift{}
 	for _, d := range drifts {
-		if d.Kind == ask.Kind && (ask.Order == "" || d.Order == ask.Order) && (ask.Reservation == "" || d.Reservation == ask.Reservation) {
+		if ask.concerns(d) {
 			found = append(found, d)
 		}
 	}
 	if !begun {
 		if len(found) == 0 {
-			return Repair{}, fmt.Errorf("%w: nothing about order %q, reservation %q needs %s", ErrNoDrift, ask.Order, ask.Reservation, ask.Kind)
+			return Repair{}, fmt.Errorf("%w: nothing about order %q, reservation %q, log %q needs %s", ErrNoDrift, ask.Order, ask.Reservation, ask.Log, ask.Kind)
 		}
 		is = Repair{RepairRequest: ask, Drifts: found, AskedAt: r.time()}
 		if err := r.save(ctx, activity, is); err != nil {
@@ -97,7 +111,7 @@ func (r *Repairer) Repair(ctx context.Context, activity stock.ActivityID, ask Re
 	}
 	for _, d := range found {
 		if err := r.end(ctx, d); err != nil {
-			return Repair{}, fmt.Errorf("%s of order %s: %w", d.Kind, d.Order, err)
+			return Repair{}, fmt.Errorf("%s of %s: %w", d.Kind, d.of(), err)
 		}
 	}
 	is.DoneAt = r.time()
@@ -108,8 +122,8 @@ func (r *Repairer) time() time.Time { return r.now().UTC().Truncate(time.Millise
 
 // known finds a repair that was asked for before.
 func (r *Repairer) known(ctx context.Context, activity stock.ActivityID, ask RepairRequest) (is Repair, begun bool, err error) {
-	if ask.Order == "" && ask.Reservation == "" {
-		return is, false, fmt.Errorf("%w: name an order or a reservation", stock.ErrInvalid)
+	if ask.Order == "" && ask.Reservation == "" && ask.Log == "" {
+		return is, false, fmt.Errorf("%w: name an order, a reservation or a bucket's log", stock.ErrInvalid)
 	}
 	doc, err := r.kept.Repair(ctx, activity, ask.ID)
 	if err != nil || doc == nil {
@@ -144,13 +158,15 @@ func (r *Repairer) end(ctx context.Context, d Drift) error {
 	case Refund:
 		return r.hands.GiveBack(ctx, d.Order, d.Capture)
 	case Redrive:
-		return r.hands.Redrive(ctx, d.letter)
+		return r.hands.Redrive(ctx, d.Letter)
 	case Reland:
 		id, err := stock.ParseID(d.Reservation)
 		if err != nil {
 			return err
 		}
 		return r.hands.Reland(ctx, id)
+	case Rebuild:
+		return r.hands.Rebuild(ctx, d.Log)
 	}
 	return fmt.Errorf("%w: repair of kind %q", stock.ErrInvalid, d.Kind)
 }

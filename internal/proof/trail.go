@@ -181,7 +181,7 @@ type UserReservation struct {
 	Order       stock.OrderID `json:"order"`
 	Key         string        `json:"key"`
 	Lines       []stock.Line  `json:"lines" nullable:"false"`
-	State       string        `json:"state" enum:"held,confirmed,released,expired,returned"`
+	State       string        `json:"state" enum:"held,confirmed,released,expired,returned,refused"`
 	AcceptedAt  time.Time     `json:"accepted_at"`
 	ExpiresAt   time.Time     `json:"expires_at"`
 	Settled     []Settled     `json:"settled" nullable:"false"`

@@ -167,7 +167,10 @@ func (s *shelves) adjusted(a *stock.Adjustment) error {
 	return nil
 }
 
-func (s *shelves) reserved(r *stock.Reservation) error {
+func (s *shelves) reserved(r *stock.Reservation) error { return s.takes(r.ID.Number, r) }
+
+// takes is reserved under a number of the caller's.
+func (s *shelves) takes(number uint64, r *stock.Reservation) error {
 	h := &hold{id: r.ID, user: r.User, order: r.Order, state: stock.Held, at: r.At}
 	for _, l := range r.Lines {
 		at, err := s.find(l.SKU)
@@ -175,7 +178,7 @@ func (s *shelves) reserved(r *stock.Reservation) error {
 			return fmt.Errorf("%w: %w", stock.ErrCorrupt, err)
 		}
 		for range l.Quantity {
-			i := s.by[at].take(r.ID.Number)
+			i := s.by[at].take(number)
 			if i < 0 {
 				return fmt.Errorf("%w: reservation %s takes units that are not free", stock.ErrCorrupt, r.ID)
 			}
@@ -183,7 +186,7 @@ func (s *shelves) reserved(r *stock.Reservation) error {
 			s.tell(place{at, i}, "held", r.At, h)
 		}
 	}
-	s.hold[r.ID.Number] = h
+	s.hold[number] = h
 	return nil
 }
 

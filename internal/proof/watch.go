@@ -98,10 +98,10 @@ func (w *Watch) Step(ctx context.Context) (worked bool, err error) {
 			f.tried = w.o.Now()
 			return true, nil
 		}
-		report, err = w.nothing(next.Activity), nil // and nothing will be
+		report, err = nothing(next.Activity, w.o.Auditor.log, w.o.Now()), nil // and nothing will be
 	}
 	if err == nil && (report.Final || next.Proved) {
-		report, err = w.file(ctx, report)
+		report, err = shelve(ctx, w.o.Archive, w.o.Proved, report)
 	}
 	f.tried = w.o.Now()
 	w.resting = f.tried.Add((share - 1) * f.tried.Sub(began))
@@ -111,7 +111,7 @@ func (w *Watch) Step(ctx context.Context) (worked bool, err error) {
 	w.mu.Lock()
 	f.report = &report
 	w.mu.Unlock()
-	w.tell(f, report)
+	f.tell(report, w.o.Alarm)
 	return true, nil
 }
 
@@ -152,8 +152,8 @@ func (w *Watch) rest(ctx context.Context, activity stock.ActivityID, f *file) ti
 	return Sweep
 }
 
-// tell raises the alarms.
-func (w *Watch) tell(f *file, r Report) {
+// tell raises an alarm for each violation that is new.
+func (f *file) tell(r Report, alarm func(stock.ActivityID, string)) {
 	if r.OK {
 		clear(f.known)
 		return
@@ -161,7 +161,7 @@ func (w *Watch) tell(f *file, r Report) {
 	for _, v := range r.Violations {
 		if !f.known[v] && len(f.known) < maxKnown {
 			f.known[v] = true
-			w.o.Alarm(r.Activity, v)
+			alarm(r.Activity, v)
 		}
 	}
 }

@@ -22,12 +22,13 @@ type Desk struct {
 	products  catalog.Store
 	now       func() time.Time
 	settled   map[stock.ActivityID]bool // closed, and the ledger knows
+	words     map[stock.ActivityID]word // what the ledger was told last
 	elsewhere bool                      // another process follows the clock and tells the ledger
 }
 
 // NewDesk builds the operators' side of a shop.
 func NewDesk(s *Shop) *Desk {
-	return &Desk{shop: s, ledger: s.ledger, board: s.board, store: s.store, products: s.products, now: s.now, settled: map[stock.ActivityID]bool{}}
+	return &Desk{shop: s, ledger: s.ledger, board: s.board, store: s.store, products: s.products, now: s.now, settled: map[stock.ActivityID]bool{}, words: map[stock.ActivityID]word{}}
 }
 
 // NewFrontDesk builds the operators' side in a process that leaves it to
@@ -274,6 +275,7 @@ type Edit struct {
 	PerUser     *int
 	LatePayment *pricing.LatePolicy
 	Restock     *bool
+	Buckets     *uint16 // only of a draft
 	Items       []ItemEdit
 }
 
@@ -291,6 +293,10 @@ func (d *Desk) Edit(ctx context.Context, activity stock.ActivityID, e Edit) (Act
 		if a.State == Closed {
 			return fmt.Errorf("%w: %s is closed", ErrTransition, a.ID)
 		}
+		if e.Buckets != nil && a.State != Draft && *e.Buckets != a.Buckets {
+			return fmt.Errorf("%w: %s has been opened, and its buckets are fixed", ErrTransition, a.ID)
+		}
+		set(&a.Buckets, e.Buckets)
 		set(&a.Title, e.Title)
 		set(&a.OpensAt, e.OpensAt)
 		set(&a.ClosesAt, e.ClosesAt)

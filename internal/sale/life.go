@@ -30,7 +30,9 @@ func (d *Desk) Step(ctx context.Context) (worked bool, err error) {
 		moved, err := d.advance(ctx, a)
 		worked = worked || moved
 		faults = append(faults, err)
-		d.settled[a.ID] = err == nil && a.State == Closed
+		if d.settled[a.ID] = err == nil && a.State == Closed; d.settled[a.ID] {
+			delete(d.words, a.ID)
+		}
 	}
 	faults = append(faults, d.redo(ctx))
 	// Shown again even if nothing moved: an edit may have been saved by a call
@@ -138,12 +140,53 @@ func (d *Desk) tell(ctx context.Context, a Activity) error {
 			return stock.ErrNotReady
 		}
 	}
-	for _, edit := range d.lag(face, a) {
+	edits := d.lag(face, a)
+	if len(edits) == 0 {
+		return nil
+	}
+	word := d.word(a)
+	if !word.at.IsZero() {
+		return nil // the ledger has it, and shows it in a moment
+	}
+	for _, edit := range edits {
+		if word.times > 0 {
+			edit.ID += fmt.Sprintf(".%d", word.times)
+		}
 		if err := d.ledger.Adjust(ctx, edit); err != nil {
 			return fmt.Errorf("activity %s: %w", a.ID, err)
 		}
 	}
+	word.at = d.now()
+	d.words[a.ID] = word
 	return nil
+}
+
+// word is what the ledger was told of an activity.
+type word struct {
+	revision int
+	times    int       // that it had been told before, and shows something else all the same
+	at       time.Time // when it had all of it; zero: it has not
+}
+
+// shownWithin is how long a ledger may take to show what it was told.
+const shownWithin = 2 * time.Second
+
+// word is what is to be told of an activity that the ledger shows otherwise. It
+// is the same as before, until the ledger has taken it. One that has, and goes
+// on showing something else, was told an older revision afterwards: by a process
+// that was the one to tell, was stopped in the middle, and did not know when it
+// woke up that another had taken over. An edit of the same id would be no change
+// then, so it is told by a new one.
+func (d *Desk) word(a Activity) word {
+	w := d.words[a.ID]
+	switch {
+	case w.revision != a.Revision:
+		w = word{revision: a.Revision}
+	case !w.at.IsZero() && d.now().Sub(w.at) >= shownWithin:
+		w.times, w.at = w.times+1, time.Time{}
+	}
+	d.words[a.ID] = w
+	return w
 }
 
 // lag is what the ledger has still to be told of an activity's rules.

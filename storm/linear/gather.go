@@ -8,14 +8,20 @@ import (
 
 // record is a history sorted by what it is about.
 type record struct {
-	perUser int
-	shelves map[string]*shelf
-	buyers  map[string]*buyer
-	byID    map[string]*purchase
-	buckets map[string]bool
-	faults  []string // what is wrong without any search
-	ops     int
-	last    int64 // the latest time in the history
+	perUser  int
+	shelves  map[string]*shelf
+	buyers   map[string]*buyer
+	byID     map[string]*purchase
+	promised map[string]bool // reservations of which more was shown than that they are pending
+	buckets  map[string]bool
+	faults   []string // what is wrong without any search
+	ops      int
+	last     int64 // the latest time in the history
+
+	lag, stale int64
+	troubles   []Span
+	spread     bool // over several buckets
+	unjudged   int
 }
 
 // shelf is one SKU.
@@ -24,6 +30,7 @@ type shelf struct {
 	units     int
 	purchases []*purchase
 	looks     []look
+	slack     int64 // by which units that are given back may be late, see spread.go
 	history   History
 }
 
@@ -32,28 +39,6 @@ type buyer struct {
 	name      string
 	purchases []*purchase
 	replies   []reply
-}
-
-// purchase is a key that was accepted once, or may have been: its effect is
-// one thing, though any number of requests may have caused it or shown it.
-type purchase struct {
-	user, key, sku, id string
-	quantity           int
-
-	from, by   int64 // the effect: not before, not after; by = Forever: it may never have been
-	notBefore  int64 // time alone may end it from then on; Forever = never
-	cancelled  int64 // a cancel was sent; Forever = none
-	paid       int64 // money was sent off; Forever = none
-	heldAt     int64 // the latest look that showed it held was asked for then
-	confirmed  int64 // the first look that showed it sold was answered then; Forever = none
-	released   int64 // the same for its end
-	final      string
-	finalBy    int64
-	introduced bool // some answer or final named its reservation
-}
-
-func (p *purchase) String() string {
-	return fmt.Sprintf("reservation %s of %s (key %s)", p.id, p.user, p.key)
 }
 
 // reply is something that one user was told.
@@ -81,13 +66,19 @@ const (
 )
 
 // gather reads a history twice: what was bought first, then what was told.
-func gather(h History, lag time.Duration) (*record, error) {
-	r := &record{perUser: h.PerUser, shelves: map[string]*shelf{}, buyers: map[string]*buyer{}, byID: map[string]*purchase{}, buckets: map[string]bool{}}
+func gather(h History, o Options) (*record, error) {
+	r := &record{
+		perUser: h.PerUser, shelves: map[string]*shelf{}, buyers: map[string]*buyer{}, byID: map[string]*purchase{}, promised: map[string]bool{},
+		buckets: map[string]bool{}, lag: int64(o.Lag), stale: int64(o.Stale), troubles: h.Troubles, spread: h.Buckets > 1,
+	}
 	for _, it := range h.Items {
 		if r.shelves[it.SKU] != nil || it.Units < 0 {
 			return nil, fmt.Errorf("%w: SKU %q is listed twice or with %d units", ErrHistory, it.SKU, it.Units)
 		}
 		r.shelves[it.SKU] = &shelf{sku: it.SKU, units: it.Units, history: h}
+		if r.spread {
+			r.shelves[it.SKU].slack = r.stale + slowRefusal
+		}
 	}
 	if len(h.Items) == 0 || h.Ops == nil {
 		return nil, fmt.Errorf("%w: nothing is on sale in it", ErrHistory)
@@ -99,12 +90,16 @@ func gather(h History, lag time.Duration) (*record, error) {
 		}
 		number++
 		r.last = max(r.last, op.Call, op.Return)
-		r.buy(op, h.Complete)
+		if op.What != Final && op.State != "" && op.State != Pending && op.State != Refused {
+			r.promised[op.Reservation] = true
+		}
+		r.buy(op)
 	}
 	r.ops = number
+	r.separate()
 	number = 0
 	for op := range h.Ops {
-		r.tell(op, number, int64(lag))
+		r.tell(op, number)
 		number++
 	}
 	r.conclude(h.Complete)
@@ -128,7 +123,10 @@ func (r *record) check(op Op, number int) error {
 		return bad("it has no key or no answer")
 	case op.What == Buy && op.Answer == Accepted && (op.Reservation == "" || op.Return == 0):
 		return bad("it was accepted and has no reservation or no time")
-	case op.State != "" && op.State != Held && op.State != Confirmed && op.State != Released:
+	}
+	switch op.State {
+	case "", Pending, Held, Confirmed, Released, Refused:
+	default:
 		return bad(fmt.Sprintf("state %q", op.State))
 	}
 	switch op.What {
@@ -140,7 +138,7 @@ func (r *record) check(op Op, number int) error {
 
 // buy takes in what can have bought: requests of a key that were not refused,
 // and orders found in the end.
-func (r *record) buy(op Op, complete bool) {
+func (r *record) buy(op Op) {
 	switch {
 	case op.What == Buy && (op.Answer == Accepted || op.Answer == Unknown):
 		p := r.purchase(op)
@@ -180,45 +178,6 @@ func (r *record) buyer(name string) *buyer {
 	return b
 }
 
-// purchase finds or makes that of a key.
-func (r *record) purchase(op Op) *purchase {
-	b := r.buyer(op.User)
-	if p := b.of(op.Key); p != nil {
-		return p
-	}
-	p := &purchase{
-		user: op.User, key: op.Key, sku: op.SKU, quantity: max(op.Quantity, 1),
-		from: Forever, by: Forever, notBefore: Forever, cancelled: Forever, paid: Forever, confirmed: Forever, released: Forever, finalBy: Forever,
-	}
-	b.purchases = append(b.purchases, p)
-	s := r.shelves[op.SKU]
-	s.purchases = append(s.purchases, p)
-	return p
-}
-
-func (b *buyer) of(key string) *purchase {
-	for _, p := range b.purchases {
-		if p.key == key && key != "" {
-			return p
-		}
-	}
-	return nil
-}
-
-// introduce gives a purchase its reservation; another one for the same key is
-// for the user's view to find.
-func (r *record) introduce(p *purchase, id string) {
-	if other := r.byID[id]; other != nil && other != p {
-		r.faults = append(r.faults, fmt.Sprintf("reservation %s was given to %s (key %s) and to %s (key %s)", id, other.user, other.key, p.user, p.key))
-		return
-	}
-	if !p.introduced {
-		p.introduced, p.id = true, id
-		r.byID[id] = p
-		r.buckets[bucketOf(id)] = true
-	}
-}
-
 // bucketOf reads the bucket out of "activity.bucket.epoch.number"; what does
 // not look like that is of one and the same bucket.
 func bucketOf(id string) string {
@@ -230,12 +189,16 @@ func bucketOf(id string) string {
 }
 
 // tell takes in what was seen: of stock, of a user's limit, of a reservation.
-func (r *record) tell(op Op, number int, lag int64) {
+func (r *record) tell(op Op, number int) {
 	switch op.What {
 	case Counts:
 		if op.Return != 0 {
+			l := look{kind: sawCounts, op: number, call: op.Call, back: op.Return, free: op.Free, held: op.Held, sold: op.Confirmed}
+			if r.spread {
+				l.kind = sawSold
+			}
 			s := r.shelves[op.SKU]
-			s.looks = append(s.looks, look{kind: sawCounts, op: number, call: op.Call, back: op.Return, free: op.Free, held: op.Held, sold: op.Confirmed})
+			s.looks = append(s.looks, l)
 		}
 	case Buy:
 		r.told(op, number)
@@ -252,8 +215,8 @@ func (r *record) tell(op Op, number int, lag int64) {
 		}
 		if op.Return != 0 && op.State != "" && op.What != Final {
 			back := op.Return
-			if op.State != Held {
-				back += lag
+			if op.State == Confirmed || op.State == Released {
+				back = r.known(back)
 			}
 			r.shown(p, op.State, op.Call, back)
 		}
@@ -261,31 +224,37 @@ func (r *record) tell(op Op, number int, lag int64) {
 }
 
 func (r *record) told(op Op, number int) {
+	call := op.Call
+	if op.Answer != codeLimit {
+		call = max(call-r.stale, 1) // gateways refuse by levels only, not by limits
+	}
 	kind, stock := sawKinds[op.Answer]
 	if stock && op.Return != 0 {
-		s := r.shelves[op.SKU]
-		s.looks = append(s.looks, look{kind: kind, op: number, call: op.Call, back: op.Return, quantity: max(op.Quantity, 1)})
+		r.refused(look{kind: kind, op: number, call: call, back: op.Return, quantity: max(op.Quantity, 1)}, op)
 	}
 	b := r.buyers[op.User]
 	if b == nil {
 		return // of somebody who never bought, and was told nothing about a limit
 	}
-	p := b.of(op.Key)
 	switch {
 	case op.Answer == Accepted:
+		p := r.byID[op.Reservation]
+		if p == nil || p.user != op.User || p.key != op.Key {
+			p = b.of(op.Key)
+		}
 		b.replies = append(b.replies, reply{call: op.Call, back: op.Return, purchase: p, key: op.Key, id: op.Reservation, state: op.State})
 		if op.State != "" {
 			r.shown(p, op.State, op.Call, op.Return)
 		}
 	case saysNotBought[op.Answer] && op.Return != 0:
-		b.replies = append(b.replies, reply{call: op.Call, back: op.Return, purchase: p, key: op.Key, quantity: max(op.Quantity, 1), code: op.Answer})
+		b.replies = append(b.replies, reply{call: call, back: op.Return, key: op.Key, quantity: max(op.Quantity, 1), code: op.Answer})
 	}
 }
 
 // shown notes a state, for the bounds of its end and for the user's view.
 func (r *record) shown(p *purchase, state string, call, back int64) {
 	switch state {
-	case Held:
+	case Held, Pending:
 		p.heldAt = max(p.heldAt, call)
 	case Confirmed:
 		p.confirmed = min(p.confirmed, back)
@@ -299,69 +268,6 @@ func (r *record) shown(p *purchase, state string, call, back int64) {
 		return // the reply that showed it is there already
 	}
 	b.replies = append(b.replies, reply{call: call, back: back, purchase: p, key: p.key, state: state})
-}
-
-// conclude uses that a complete history has no other purchases than those found
-// in the end, and none that was promised is missing.
-func (r *record) conclude(complete bool) {
-	if !complete {
-		return
-	}
-	for _, s := range r.shelves {
-		kept := s.purchases[:0]
-		for _, p := range s.purchases {
-			switch {
-			case p.finalBy != Forever:
-				kept = append(kept, p)
-			case p.by != Forever:
-				r.faults = append(r.faults, fmt.Sprintf("%s was accepted and is not among the orders in the end", p))
-				kept = append(kept, p)
-			default:
-				p.from = Forever // its requests bought nothing
-			}
-		}
-		s.purchases = kept
-	}
-}
-
-// end is how and when a purchase ended; by = Forever: it may not have.
-type end struct {
-	class    class
-	from, by int64
-}
-
-// ends of a purchase, by what was found in the end or else seen on the way.
-// Without either it may have been paid if money was sent off, and released if
-// a cancel was or its time was over.
-func (p *purchase) ends() []end {
-	sold := end{confirm, p.paid, min(p.confirmed, p.finalBy)}
-	over := end{give, min(p.cancelled, p.notBefore), min(p.released, p.finalBy)}
-	if sold.from == Forever { // money that nobody is known to have sent
-		sold.from = p.from
-	}
-	if over.from == Forever {
-		over.from = p.from
-	}
-	var all []end
-	switch {
-	case p.final == Held:
-	case p.final == Confirmed, p.final == "" && p.confirmed != Forever:
-		all = append(all, sold)
-	case p.final == Released, p.final == "" && p.released != Forever:
-		all = append(all, over)
-	default:
-		if p.paid != Forever {
-			all = append(all, sold)
-		}
-		if p.cancelled != Forever || p.notBefore != Forever {
-			all = append(all, over)
-		}
-	}
-	for i := range all {
-		e := &all[i]
-		e.from = min(max(e.from, p.heldAt), e.by) // a look that shows it held after its end is for the user's view
-	}
-	return all
 }
 
 // words tells of the operations with these numbers what they were.

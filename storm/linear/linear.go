@@ -14,8 +14,11 @@
 // both views, and they are not compared with each other: a history that passes
 // is right for every SKU and for every user, which is a little less than being
 // linearizable as one object. Where outsiders cannot know (when money arrived,
-// which request of a key was the one that bought) the model gives the shop the
-// benefit of the doubt, so that what it calls illegal is.
+// which request of a key was the one that bought, when an engine lost what was
+// only pending) the model gives the shop the benefit of the doubt, so that what
+// it calls illegal is.
+//
+// A ledger in several buckets is checked by their sums: see spread.go.
 package linear
 
 import (
@@ -35,6 +38,12 @@ type History struct {
 	Activity string `json:"activity"`
 	PerUser  int    `json:"per_user"` // units one user may hold or have bought; 0 = no limit
 	Items    []Item `json:"items"`
+	// Buckets is over how many buckets the units may be spread, between which
+	// they move unseen; 0 = 1.
+	Buckets int `json:"buckets,omitempty"`
+	// Troubles are when parts of the shop were away. An end that was shown in
+	// one may reach the ledger as late as its end.
+	Troubles []Span `json:"troubles,omitempty"`
 
 	// Complete says that the history ends with a Final of every order there
 	// is: what has none never was. Otherwise what was not answered stays open.
@@ -51,6 +60,12 @@ type History struct {
 type Item struct {
 	SKU   string `json:"sku"`
 	Units int    `json:"units"`
+}
+
+// Span of time.
+type Span struct {
+	From int64 `json:"from"`
+	To   int64 `json:"to"`
 }
 
 // What an operation is.
@@ -72,8 +87,12 @@ const (
 	Unknown  = "unknown" // no answer, or one that decides nothing
 )
 
-// States of a reservation as outsiders tell them apart.
+// States of a reservation as outsiders tell them apart. Pending is no promise
+// yet: as long as nothing else was shown, it may turn out Refused, which ends it
+// at a moment that nobody knows.
 const (
+	Pending   = "pending"
+	Refused   = "refused"
 	Held      = "held"
 	Confirmed = "confirmed"
 	Released  = "released" // by its user or by time
@@ -107,6 +126,9 @@ type Options struct {
 	// Lag is for how long the ledger may follow an order that has been shown as
 	// paid or ended. The default is none.
 	Lag time.Duration
+	// Stale is how old the levels may be by which a gateway refuses for want of
+	// units without asking the ledger. The default is 0: none does.
+	Stale time.Duration
 
 	terse bool // only the verdict is wanted
 }
@@ -128,6 +150,7 @@ type Result struct {
 	Partitions int // in which they were
 	Took       time.Duration
 	Searched   int // operations that were left to search after the reduction
+	Unjudged   int // refusals that took too long to be judged over several buckets
 	// Violations are sentences about what has no place, one for each partition
 	// that is illegal, at most maxSentences.
 	Violations []string
@@ -142,7 +165,11 @@ const maxSentences = 20
 
 // String is one line.
 func (r Result) String() string {
-	return fmt.Sprintf("%s: %d operations in %d partitions, checked in %s", r.Verdict, r.Operations, r.Partitions, r.Took.Round(time.Millisecond))
+	s := fmt.Sprintf("%s: %d operations in %d partitions, checked in %s", r.Verdict, r.Operations, r.Partitions, r.Took.Round(time.Millisecond))
+	if r.Unjudged > 0 {
+		s += fmt.Sprintf("; %d slow refusals not judged by the sums of the buckets", r.Unjudged)
+	}
+	return s
 }
 
 // ErrHistory wraps what makes a history unreadable; such a one is not judged.
@@ -178,7 +205,7 @@ func CheckWith(h History, o Options) (Result, error) {
 // lagOf finds what lag would make an illegal history legal, if any would.
 func lagOf(h History, o Options) (time.Duration, bool) {
 	legal := func(lag time.Duration) bool {
-		again, err := check(h, Options{Timeout: o.Timeout / 4, Lag: lag, terse: true})
+		again, err := check(h, Options{Timeout: o.Timeout / 4, Lag: lag, Stale: o.Stale, terse: true})
 		return err == nil && len(again.Violations) == 0
 	}
 	if !legal(lags[len(lags)-1]) {
@@ -193,16 +220,16 @@ func lagOf(h History, o Options) (time.Duration, bool) {
 }
 
 func check(h History, o Options) (Result, error) {
-	rec, err := gather(h, o.Lag)
+	rec, err := gather(h, o)
 	if err != nil {
 		return Result{}, err
 	}
-	result := Result{Operations: rec.ops}
+	result := Result{Operations: rec.ops, Unjudged: rec.unjudged}
 	if h.Dropped > 0 {
 		result.doubt("%d operations were not recorded", h.Dropped)
 	}
-	if len(rec.buckets) > 1 {
-		result.doubt("the reservations are of %d buckets, and the model knows one", len(rec.buckets))
+	if most := max(h.Buckets, 1); len(rec.buckets) > most {
+		result.doubt("the reservations are of %d buckets, and the history says %d", len(rec.buckets), most)
 	}
 	for _, f := range rec.faults {
 		result.violate(f)

@@ -261,6 +261,28 @@ func TestCheck(t *testing.T) {
 		5 6   buy eve k1 all_held
 		20 21 buy ann k1 all_held
 		20 21 buy bob k1 accepted r1 held`)
+	// When bob's purchase was made is known from the orders at rest only.
+	f("given back and bought unseen before all is sold", 1, "", `
+		0 1   buy ann k1 accepted r1 held
+		1 -   buy bob k1 unknown
+		2 -   cancel ann r1
+		5 6   buy eve k1 sold_out
+		9 9   final ann k1 r1 released
+		9 9   final bob k1 r2 confirmed`)
+	f("given back after all is sold, and bought nobody knows when", 1, "reservation r2 of bob (key k1) was bought by", `
+		0 1   buy ann k1 accepted r1 held
+		1 -   buy bob k1 unknown
+		5 6   buy eve k1 sold_out
+		7 -   cancel ann r1
+		9 9   final ann k1 r1 released
+		9 9   final bob k1 r2 confirmed`)
+	f("given back after all is sold, and seen so", 1, "reservation r1 of ann (key k1) was given back by", `
+		0 1   buy ann k1 accepted r1 held
+		1 -   buy bob k1 unknown
+		5 6   buy eve k1 sold_out
+		7 8   cancel ann r1 released
+		9 9   final ann k1 r1 released
+		9 9   final bob k1 r2 confirmed`)
 	f("promised and gone", 1, "is not among the orders in the end", `
 		0 1   buy ann k1 accepted r1 held
 		0 1   buy bob k1 all_held

@@ -24,9 +24,16 @@ type search struct {
 func newSearch(s *shelf, segment int) *search {
 	x := &search{shelf: s}
 	for _, p := range s.purchases {
+		by := p.by
+		if p.lossy { // what was lost may have held nothing
+			by = Forever
+		}
 		for range p.quantity {
-			x.movements = append(x.movements, movement{take, p.from, p.by, p})
+			x.movements = append(x.movements, movement{take, p.from, by, p})
 			for _, e := range p.ends() {
+				if e.class == give && e.by != Forever {
+					e.by += s.slack
+				}
 				x.movements = append(x.movements, movement{e.class, e.from, e.by, p})
 			}
 		}

@@ -14,7 +14,8 @@ import (
 //     model leaves it undone until something needs it done, and then does the one
 //     that must be done soonest. Neither loses anything: a movement put off can
 //     still be made later, with the same effect, and of two that could both be
-//     made, exchanging the sooner with the later one breaks no bound.
+//     made, exchanging the sooner with the later one breaks no bound. Only the
+//     sale of the last unit leaves no later: see exchange.
 //   - A look (a refusal for want of units, the counts) changes nothing, so looks do
 //     not restrict each other. One that lies wholly around another with the same
 //     answer says nothing more, and is left out. And where only looks of one
@@ -56,6 +57,7 @@ const (
 	sawAllHeld
 	sawFewer // insufficient: some free, fewer than quantity
 	sawCounts
+	sawSold // the sold units of counts that were read at several moments
 	kinds
 )
 
@@ -98,7 +100,10 @@ func (p *pile) effect(c class) bool {
 			return false
 		}
 	case c == give && p.held == 0:
-		return false
+		// It was sold ahead of a purchase that did not have to be by then.
+		if p.free == 0 || !p.move(take) {
+			return false
+		}
 	case c == confirm && p.held == 0:
 		if p.free == 0 || !p.move(take) {
 			return false
@@ -110,9 +115,21 @@ func (p *pile) effect(c class) bool {
 	case give:
 		p.free, p.held = p.free+1, p.held-1
 	case confirm:
+		if p.free+p.held == 1 {
+			p.exchange()
+		}
 		p.held, p.sold = p.held-1, p.sold+1
 	}
 	return true
+}
+
+// exchange makes what is open as pairs: a unit comes back and is taken again,
+// which leaves the counts as they are. It is for the moment before the last unit
+// is sold. Nothing is given back or taken after that, so what is put off any
+// longer was never made, and neither is what may be made only from then on.
+func (p *pile) exchange() {
+	n := min(len(p.open[give]), len(p.open[take]))
+	p.open[give], p.open[take] = p.open[give][n:], p.open[take][n:]
 }
 
 // until makes movements of a class as long as more says so.
@@ -135,6 +152,8 @@ func (p *pile) shows(l *look) bool {
 		return noneFree() && p.held > 0
 	case sawFewer:
 		return p.until(give, func() bool { return p.free == 0 }) && p.until(take, func() bool { return p.free >= l.quantity }) && p.free > 0
+	case sawSold:
+		return p.until(confirm, func() bool { return p.sold < l.sold }) && p.sold == l.sold
 	default:
 		return p.until(take, func() bool { return p.free > l.free }) && p.until(confirm, func() bool { return p.sold < l.sold }) &&
 			p.until(give, func() bool { return p.free < l.free }) && p.free == l.free && p.held == l.held && p.sold == l.sold
@@ -171,12 +190,6 @@ func (s *search) apply(p *pile, in step) (*pile, bool) {
 			return &next, true
 		}
 		next.open[c] = slices.Concat(next.open[c][:i], next.open[c][i+1:])
-		if c == give && next.held == 0 && len(next.open[take]) > 0 {
-			// It was given back before, and taken again by a purchase that did
-			// not have to be by then: only such a one can be sold ahead of it.
-			next.open[take] = next.open[take][1:]
-			return &next, true
-		}
 		if !next.effect(c) {
 			return nil, false
 		}

@@ -25,13 +25,14 @@ const (
 	held     = 'h'
 	sold     = 's'
 	released = 'r'
+	lost     = 'x' // it was only pending when an engine lost it
 )
 
 func (a account) String() string {
 	var parts []string
 	for i, c := range []byte(a) {
 		parts = append(parts, fmt.Sprintf("purchase %d %s", i+1,
-			map[byte]string{notYet: "not made", held: "held", sold: "sold", released: "over"}[c]))
+			map[byte]string{notYet: "not made", held: "held", sold: "sold", released: "over", lost: "lost"}[c]))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -41,7 +42,7 @@ func (a account) with(i int, c byte) account { return a[:i] + account(c) + a[i+1
 // act is one operation of a user's view.
 type act struct {
 	purchase int  // its number, -1 = a key that never bought
-	end      byte // sold or released: an end; held: the purchase; 0 = a reply
+	end      byte // sold, released or lost: an end; held: the purchase; 0 = a reply
 	perhaps  bool // it may not have happened at all
 	reply    int
 }
@@ -53,24 +54,37 @@ type passbook struct {
 	purchases []*purchase
 }
 
-func (b *passbook) total(a account) (n int) {
+// total is what the user has; pending says whether what was never promised,
+// and may have been lost, counts.
+func (b *passbook) total(a account, pending bool) (n int) {
 	for i, c := range []byte(a) {
-		if c == held || c == sold {
+		if (c == held || c == sold) && (pending || !b.purchases[i].lossy) {
 			n += b.purchases[i].quantity
 		}
 	}
 	return n
 }
 
+// bought says whether a key has bought something that is not lost.
+func (b *passbook) bought(a account, key string) bool {
+	for i, c := range []byte(a) {
+		if c != notYet && c != lost && b.purchases[i].key == key {
+			return true
+		}
+	}
+	return false
+}
+
 func (b *passbook) apply(a account, in act) (account, bool) {
 	switch in.end {
 	case held:
-		fits := b.limit == 0 || b.total(a)+b.purchases[in.purchase].quantity <= b.limit
+		p := b.purchases[in.purchase]
+		fits := b.limit == 0 || p.lossy || b.total(a, false)+p.quantity <= b.limit
 		if a[in.purchase] != notYet || !fits {
 			return a, in.perhaps
 		}
 		return a.with(in.purchase, held), true
-	case sold, released:
+	case sold, released, lost:
 		if a[in.purchase] != held {
 			return a, in.perhaps
 		}
@@ -86,19 +100,21 @@ func (b *passbook) apply(a account, in act) (account, bool) {
 // fits says whether a reply is right when its key's purchase is in state is.
 func (b *passbook) fits(a account, is byte, r *reply) bool {
 	if r.code != "" {
-		room := b.limit == 0 || b.total(a)+r.quantity <= b.limit
+		if b.bought(a, r.key) {
+			return false
+		}
 		switch r.code {
 		case codeLimit:
-			return is == notYet && !room
-		case codeSoldOut, codeAllHeld, codeInsufficient:
-			return is == notYet && room // the limit is looked at before the stock
+			return b.limit != 0 && b.total(a, true)+r.quantity > b.limit
+		case codeSoldOut, codeAllHeld, codeInsufficient: // the limit is looked at before the stock
+			return b.limit == 0 || b.total(a, false)+r.quantity <= b.limit
 		}
-		return is == notYet
+		return true
 	}
 	if r.id != "" && r.id != r.purchase.id {
 		return false
 	}
-	want := map[string]byte{Held: held, Confirmed: sold, Released: released}[r.state]
+	want := map[string]byte{Pending: held, Held: held, Confirmed: sold, Released: released, Refused: lost}[r.state]
 	return is == want || r.state == "" && is != notYet
 }
 
@@ -115,7 +131,7 @@ func (b *passbook) describe(in act) string {
 		return fmt.Sprintf("%s between %s and %s", what, at(r.call), at(r.back))
 	}
 	p := b.purchases[in.purchase]
-	return fmt.Sprintf("%s was %s", p, map[byte]string{held: fmt.Sprintf("bought between %s and %s", at(p.from), at(p.by)), sold: "sold", released: "over"}[in.end])
+	return fmt.Sprintf("%s was %s", p, map[byte]string{held: fmt.Sprintf("bought between %s and %s", at(p.from), at(p.by)), sold: "sold", released: "over", lost: "lost"}[in.end])
 }
 
 // operations of a user, for porcupine.
@@ -131,7 +147,11 @@ func (b *passbook) operations(last int64) (ops []porcupine.Operation) {
 		number[p] = i
 		add(0, act{purchase: i, end: held}, p.from, p.by)
 		for _, e := range p.ends() {
-			add(1, act{purchase: i, end: map[class]byte{give: released, confirm: sold}[e.class]}, e.from, e.by)
+			in := act{purchase: i, end: map[class]byte{give: released, confirm: sold}[e.class]}
+			if e.lost {
+				in.end = lost
+			}
+			add(1, in, e.from, e.by)
 		}
 	}
 	for i, r := range b.replies {

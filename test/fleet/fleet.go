@@ -38,6 +38,10 @@ type Options struct {
 	// Wire is called when the engines run and nothing else does. It may put
 	// other addresses into Stock and Store, such as those of proxies.
 	Wire func(*Fleet)
+	// Route is asked for the ledger's and the store's URL of each process, by its
+	// name ("gateway-1"), for one that has a network of its own; nil: Stock and
+	// Store for all.
+	Route func(f *Fleet, process string) (stock, store string)
 }
 
 // Fleet is a running one. Every part can be killed, stopped, paused and started
@@ -136,24 +140,29 @@ func (f *Fleet) engines(t servers.TB) {
 func (f *Fleet) process(t servers.TB, role string, number int) *Process {
 	t.Helper()
 	p := &Process{Role: role}
-	dir := filepath.Join(f.Root, fmt.Sprintf("%s-%d", role, number))
+	name := fmt.Sprintf("%s-%d", role, number)
+	dir := filepath.Join(f.Root, name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatalf("fleet: %v", err)
 	}
 	ops := f.ports(t, 1)[0]
+	stock, store := f.Stock, f.Store
+	if f.o.Route != nil {
+		stock, store = f.o.Route(f, name)
+	}
 	p.Server = servers.Start(t, servers.Program{
-		Name: fmt.Sprintf("%s-%d", role, number),
+		Name: name,
 		Path: f.o.Binary,
 		Keep: []string{configFile},
 		// What is secret does not stand in a file that somebody may show around.
-		Env: []string{"SLUICE_STORE=" + f.Store, "SLUICE_OPS_TOKEN=" + OpsToken},
+		Env: []string{"SLUICE_STORE=" + store, "SLUICE_OPS_TOKEN=" + OpsToken},
 		Args: func(addr, dir string) ([]string, error) {
 			listen := addr
 			if role != "gateway" { // its address is that of its ops port
 				listen, ops = "127.0.0.1:0", addr
 			}
 			file := filepath.Join(dir, configFile)
-			return []string{"serve", "--config", file}, os.WriteFile(file, []byte(f.config(role, dir, listen, ops)), 0o600)
+			return []string{"serve", "--config", file}, os.WriteFile(file, []byte(f.config(role, dir, listen, ops, stock)), 0o600)
 		},
 		Ready: func(ctx context.Context, _ string) error { return Ready(ctx, "http://"+ops) },
 	}, servers.InDir(dir))
@@ -163,7 +172,7 @@ func (f *Fleet) process(t servers.TB, role string, number int) *Process {
 
 const configFile = "sluice.yaml"
 
-func (f *Fleet) config(role, dir, listen, ops string) string {
+func (f *Fleet) config(role, dir, listen, ops, stock string) string {
 	lines := []string{
 		"role: " + role,
 		"data: " + filepath.Join(dir, "data"),
@@ -171,7 +180,7 @@ func (f *Fleet) config(role, dir, listen, ops string) string {
 		"listen: " + listen,
 		"ops: " + ops,
 		"public: http://" + f.public,
-		fmt.Sprintf("stock: %q", f.Stock),
+		fmt.Sprintf("stock: %q", stock),
 		"payment: sandbox://" + f.pay,
 		"log: " + f.o.Log,
 	}

@@ -151,3 +151,28 @@ func TestRollingRestart(t *testing.T) {
 		t.Errorf("%d orders, %d receipts, %d units", len(listed), len(orders), units)
 	}
 }
+
+// While the store does not answer, purchases go on: they are pending, and land
+// when it does again.
+func TestPurchaseAsksNoStore(t *testing.T) {
+	s := open(t, fleet.Options{Buckets: 2})
+	s.sell("cups", 40, `,"hold_seconds":600`)
+	s.SQL.Pause()
+	bought := map[string]reply{}
+	for i := range 10 {
+		user := fmt.Sprint("u", i)
+		began := time.Now()
+		r := s.buy("http://"+s.Gateways[i%2].Addr, "cups", user, "k", 1)
+		if r.status != 202 || r.body["state"] != "pending" || time.Since(began) > time.Second {
+			t.Errorf("%s: %s after %v", user, r, time.Since(began))
+		}
+		bought[user] = r
+	}
+	s.SQL.Resume()
+	for user, r := range bought {
+		s.eventually("the order of "+user, func() bool { return s.order(s.URL(), user, r.body["order"])["state"] == "created" })
+		s.eventually("held by "+user, func() bool {
+			return s.call("GET", s.URL()+"/v1/reservations/"+r.body["reservation"].(string), s.token(user), "").body["state"] == "held"
+		})
+	}
+}

@@ -169,7 +169,7 @@ func shape(seed uint64, number, kills int, h *house, v storm.Supervisor) storm.O
 		Target: "http://" + h.shopper, Ops: "http://" + h.ops, OpsToken: opsToken, Data: h.data,
 		Users: 8000, Stock: 100 * kills, Rate: 160, Connections: 16, Hold: 2, Duration: max(5*time.Duration(kills)*time.Second, 20*time.Second),
 		Pay: 60, Abandon: 20, Cancel: 20, Misbehave: 25, DoubleClick: 3, Replay: 30, Greedy: 10, Forge: 1, Lose: 3,
-		Seed: seed + uint64(number)*1_000_003 + 1, Supervisor: v,
+		Seed: seed + uint64(number)*1_000_003 + 1, Supervisor: v, Linearize: time.Minute,
 	}
 	if number%4 == 3 {
 		o.Stock, o.Users, o.Rate, o.Pay, o.Abandon, o.Cancel = 10*kills, 2000, 250, 12, 44, 44

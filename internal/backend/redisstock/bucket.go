@@ -182,7 +182,7 @@ func (l *Ledger) meet(ctx context.Context, id stock.ActivityID) (*activity, erro
 	switch {
 	case err != nil:
 		return nil, err
-	case n == missing && (l.o.Knows == nil || !l.o.Knows(id)):
+	case n == missing && l.o.Knows != nil && !l.o.Knows(id):
 		return nil, stock.ErrNoSuchActivity
 	case n == missing || n == 0 || n > stock.MaxBuckets:
 		return nil, fmt.Errorf("%w: redis has no bucket of %s", stock.ErrNotReady, id)
@@ -221,12 +221,23 @@ func (l *Ledger) accepts(ctx context.Context, b *bucket) (*epoch, error) {
 const missing = -1
 
 // ask reads a number from m; 0 when m has not got it. Those who ask at the same
-// time share an answer.
-func (l *Ledger) ask(ctx context.Context, b *bucket, field string) (int64, error) {
+// time share an answer. It may have been asked for before one of them came, so
+// that what it lacks may be there by now: then the next answer counts.
+func (l *Ledger) ask(ctx context.Context, b *bucket, field string) (n int64, err error) {
 	if err := l.enter(ctx); err != nil {
 		return 0, err
 	}
 	defer l.leave()
+	for range 2 {
+		var shared bool
+		if n, shared, err = l.askTogether(ctx, b, field); err == nil && n > 0 || !shared {
+			break
+		}
+	}
+	return n, err
+}
+
+func (l *Ledger) askTogether(ctx context.Context, b *bucket, field string) (n int64, shared bool, err error) {
 	answer := l.meeting.DoChan(b.m+field, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.o.Timeout)
 		defer cancel()
@@ -245,8 +256,8 @@ func (l *Ledger) ask(ctx context.Context, b *bucket, field string) (int64, error
 	})
 	select {
 	case r := <-answer:
-		return r.Val.(int64), r.Err
+		return r.Val.(int64), r.Shared, r.Err
 	case <-ctx.Done():
-		return 0, fmt.Errorf("%w: %w", stock.ErrNotReady, ctx.Err())
+		return 0, false, fmt.Errorf("%w: %w", stock.ErrNotReady, ctx.Err())
 	}
 }

@@ -27,13 +27,15 @@ func flush(t *testing.T, c *servers.RedisCluster) {
 func clustered(t *testing.T, c *servers.RedisCluster, options string) *served {
 	t.Helper()
 	flush(t, c)
+	var k *keeper
 	l, err := redisstock.Open(t.Context(), "redis://"+strings.Join(c.Addrs(), ",")+"?cluster=true&"+options,
-		redisstock.Options{CallerTime: true, Log: slog.New(slog.DiscardHandler)})
+		redisstock.Options{CallerTime: true, Log: slog.New(slog.DiscardHandler), Knows: func(a stock.ActivityID) bool { return k.knows(a) }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	return &served{l, newKeeper(t, l)}
+	k = newKeeper(t, l)
+	return &served{l, k}
 }
 
 func TestConformanceOnCluster(t *testing.T) {

@@ -110,21 +110,34 @@ func (l *Ledger) Activate(ctx context.Context, p stock.Place, token uint64, numb
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.o.Timeout)
 	defer cancel()
-	// One connection for all of it: a server that restarts or is replaced half
-	// way through breaks it.
-	return l.client.Dedicated(func(c rueidis.DedicatedClient) error {
-		// A command with a key goes first, to the node that owns the slot.
-		if err := c.Do(ctx, c.B().Exists().Key(b.m).Build()).Error(); err != nil {
-			return fault(err)
-		}
-		for s := range scripts {
-			if err := c.Do(ctx, c.B().ScriptLoad().Script(b.text(s, number)).Build()).Error(); err != nil {
+	var err error
+	for range 3 { // the connection kept for this may have broken since it was last used
+		begun := false
+		err = l.client.Dedicated(func(c rueidis.DedicatedClient) error {
+			// A command with a key goes first, to the node that owns the slot.
+			if err := c.Do(ctx, c.B().Exists().Key(b.m).Build()).Error(); err != nil {
 				return fault(err)
 			}
+			begun = true
+			return l.activate(ctx, c, b, token, number, a)
+		})
+		if begun || err == nil {
+			break
 		}
-		return done(c.Do(ctx, c.B().Eval().Script(activateText).Numkeys(1).Key(b.m).Arg(strconv.FormatUint(token, 10),
-			strconv.FormatUint(uint64(number), 10), a.stage()).Build()))
-	})
+	}
+	return err
+}
+
+// activate uses one connection for all of it: a server that restarts or is
+// replaced half way through breaks it.
+func (l *Ledger) activate(ctx context.Context, c rueidis.DedicatedClient, b *bucket, token uint64, number uint32, a attempt) error {
+	for s := range scripts {
+		if err := c.Do(ctx, c.B().ScriptLoad().Script(b.text(s, number)).Build()).Error(); err != nil {
+			return fault(err)
+		}
+	}
+	return done(c.Do(ctx, c.B().Eval().Script(activateText).Numkeys(1).Key(b.m).Arg(strconv.FormatUint(token, 10),
+		strconv.FormatUint(uint64(number), 10), a.stage()).Build()))
 }
 
 // done reads the answer of a keeper's script.

@@ -112,6 +112,13 @@ func (k *keeper) open(ctx context.Context, a stock.Allocation) error {
 	return nil
 }
 
+// knows says whether an activity has been opened.
+func (k *keeper) knows(a stock.ActivityID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.kept[stock.Place{Activity: a}] != nil
+}
+
 // land takes the bucket's new entries to the book and tells the engine.
 func (k *keeper) land(ctx context.Context, p stock.Place) {
 	b := k.kept[p]
@@ -249,8 +256,10 @@ func connect(t testing.TB, s *servers.Server, options string, o redisstock.Optio
 func serve(t testing.TB, s *servers.Server, options string) *served {
 	t.Helper()
 	do(t, s, "FLUSHALL")
-	l := connect(t, s, options, redisstock.Options{CallerTime: true})
-	return &served{l, newKeeper(t, l)}
+	var k *keeper
+	l := connect(t, s, options, redisstock.Options{CallerTime: true, Knows: func(a stock.ActivityID) bool { return k.knows(a) }})
+	k = newKeeper(t, l)
+	return &served{l, k}
 }
 
 func do(t testing.TB, s *servers.Server, command ...string) any {

@@ -63,7 +63,10 @@ func (l *Ledger) byID(ctx context.Context, ref stock.Ref) (stock.Receipt, error)
 func (l *Ledger) byOrder(ctx context.Context, ref stock.Ref) (stock.Receipt, error) {
 	l.mu.RLock()
 	buckets := make([]*bucket, 0, len(l.activities))
-	for _, act := range l.activities {
+	for id, act := range l.activities {
+		if l.o.Knows != nil && !l.o.Knows(id) {
+			continue // over and let go: its orders are rows
+		}
 		buckets = append(buckets, act.of(ref.User))
 	}
 	l.mu.RUnlock()

@@ -313,6 +313,9 @@ func (m *Mirror) read(a *mirrored, f *follower, r *reading) {
 
 // touch notes items that had free units, or were moved, in between.
 func (f *follower) touch(after []item) {
+	if f.shown == nil {
+		return // all of it is new when it is shown again
+	}
 	for i := range f.touched {
 		had := &f.shown.items[i]
 		for _, it := range after {

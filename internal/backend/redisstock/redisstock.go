@@ -37,9 +37,9 @@ type Options struct {
 	Slack       uint64        // entries that Trim leaves for followers, default 4,096
 	Retain      time.Duration // how long Redis keeps a retired bucket, default 1 h
 
-	// Knows, optional, says whether an activity of which Redis has nothing
-	// exists: then Redis has lost it (stock.ErrNotReady) and it is not
-	// stock.ErrNoSuchActivity. What the ledger has met before, it knows.
+	// Knows says whether an activity of which Redis has nothing may exist: then
+	// Redis has lost it, or has not got it yet (stock.ErrNotReady), and it is not
+	// stock.ErrNoSuchActivity. nil: any may.
 	Knows func(stock.ActivityID) bool
 	// NewID makes the ids of moves: 1..40 bytes without '-', never twice. The
 	// default is 16 random hexadecimal digits.

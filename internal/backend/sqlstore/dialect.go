@@ -97,7 +97,7 @@ var mysqlSide = &dialect{
 	// Each statement sees what is committed, and locks the rows it finds and no
 	// gaps: what is read in order to be changed is read FOR UPDATE, and unique
 	// keys do the rest. Gap locks would only add deadlocks.
-	setup:      []string{"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"},
+	setup:      []string{"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", endSilent},
 	sideBySide: true, inText: true,
 	rows: 500, bytes: 1 << 20,
 	beginWrite: "START TRANSACTION",
@@ -118,6 +118,12 @@ var mysqlSide = &dialect{
 		return placeholders(len(ids)), values
 	},
 }
+
+// endSilent has the server end a transaction whose client has said nothing for
+// some seconds, so that a process which was frozen, or cut off, in the middle of one
+// does not keep others from its buckets and leases. MySQL has nothing of the
+// kind: there it lasts until the session ends, see sessionIdle.
+const endSilent = "SET SESSION autocommit = 1 /*M!100303 , SESSION idle_transaction_timeout = 4 */"
 
 // layoutLock is a lock's name: at most 64 characters.
 const layoutLock = "CONCAT('sluice layout ', LEFT(DATABASE(), 48))"

@@ -87,17 +87,8 @@ func (s *Store) Kept(ctx context.Context, log stock.LogID) (k order.Kept, err er
 	if err != nil {
 		return k, fmt.Errorf("store: kept: %w", err)
 	}
-	err = s.reading(ctx, "kept", func(c *conn) error {
+	err = s.moment(ctx, "kept", func(c *conn) error {
 		k = order.Kept{}
-		for _, begin := range c.d.beginRead {
-			if _, err := c.exec(begin); err != nil {
-				return err
-			}
-		}
-		defer func() { // nothing was written; this only lets the moment go
-			_, err := c.exec("ROLLBACK")
-			c.dead = err != nil
-		}()
 		row, known, err := c.one("SELECT epoch, position FROM watermarks WHERE log = ?", string(log))
 		if err != nil || !known {
 			return err

@@ -284,6 +284,35 @@ func TestLockedOut(t *testing.T) {
 	must(t, s.ReadNotifications(t.Context(), "u", 1, 9))
 }
 
+// Who falls silent in the middle of a transaction, frozen or cut off, does not
+// keep others waiting for as long as its connection stands.
+func TestSilentInTheMiddle(t *testing.T) {
+	s := onServer(t, servers.MariaDB(t), servers.SQLDatabase, "")
+	must(t, note(s, 1))
+	started, end, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	runs := 0
+	go func() {
+		ended <- s.writing(context.Background(), "hold", func(c *conn) error {
+			_, err := c.exec("UPDATE notifications SET at = at + 50 WHERE id = 1")
+			if runs++; runs == 1 {
+				close(started)
+				<-end
+			}
+			return err
+		})
+	}()
+	<-started
+	err := s.ReadNotifications(t.Context(), "u", 1, 9)
+	close(end)
+	must(t, err)
+	must(t, <-ended) // and who wakes again is not worse off: it does it once more
+	page, err := s.Notifications(t.Context(), "u", 0, 10)
+	must(t, err)
+	if page[0].At != 51 || page[0].ReadAt != 9 || runs != 2 {
+		t.Errorf("after %d runs: %+v", runs, page[0])
+	}
+}
+
 // A connection that dies in the middle of a transaction takes nothing with it.
 func TestKilledInTheMiddle(t *testing.T) {
 	d := servers.MariaDB(t)

@@ -53,6 +53,8 @@ func TestServer(t *testing.T) {
 		"adjustments":        checkAdjustments,
 		"repairs":            checkRepairs,
 		"proofs":             checkProofs,
+		"parts":              checkParts,
+		"asks":               checkAsks,
 		"notifications":      checkNotifications,
 		"trim notifications": checkTrimNotifications,
 		"audit log":          checkAuditLog,

@@ -27,16 +27,7 @@ var snapshotColumns = strings.NewReplacer(
 func (s *Store) Snapshot(ctx context.Context, activity stock.ActivityID, visit func(o order.Order) error) (map[stock.LogID]stock.Cursor, []outbox.Message, error) {
 	marks := map[stock.LogID]stock.Cursor{}
 	var undelivered []outbox.Message
-	err := s.reading(ctx, "snapshot", func(c *conn) error {
-		for _, begin := range c.d.beginRead {
-			if _, err := c.exec(begin); err != nil {
-				return err
-			}
-		}
-		defer func() { // nothing was written; this only lets the moment go
-			_, err := c.exec("ROLLBACK")
-			c.dead = err != nil
-		}()
+	err := s.moment(ctx, "snapshot", func(c *conn) error {
 		err := c.query(ctx, "SELECT log, epoch, position FROM watermarks", func(row []driver.Value) error {
 			log := stock.LogID(text(row[0]))
 			marks[log] = cursor(log, integer(row[1]), integer(row[2]))
@@ -45,7 +36,7 @@ func (s *Store) Snapshot(ctx context.Context, activity stock.ActivityID, visit f
 		if err != nil {
 			return err
 		}
-		err = c.query(ctx, undeliveredOf(c.d), func(row []driver.Value) error {
+		err = c.query(ctx, undeliveredOf(c.d, "o.activity = ?"), func(row []driver.Value) error {
 			undelivered = append(undelivered, scanMessage(row))
 			return nil
 		}, string(activity), string(activity))
@@ -68,11 +59,28 @@ func (s *Store) Snapshot(ctx context.Context, activity stock.ActivityID, visit f
 	return marks, undelivered, nil
 }
 
+// moment runs f in a transaction that sees one moment, fixed by its first read.
+// Writers do not wait for it, however long it takes.
+func (s *Store) moment(ctx context.Context, what string, f func(c *conn) error) error {
+	return s.reading(ctx, what, func(c *conn) error {
+		for _, begin := range c.d.beginRead {
+			if _, err := c.exec(begin); err != nil {
+				return err
+			}
+		}
+		defer func() { // nothing was written; this only lets the moment go
+			_, err := c.exec("ROLLBACK")
+			c.dead = err != nil
+		}()
+		return f(c)
+	})
+}
+
 // undeliveredOf finds messages by order. A key that is no number (a
 // reminder's) casts to 0, which is no order. The messages are few, the orders
 // many: hence the order of the tables.
-func undeliveredOf(d *dialect) string {
-	of := d.inOrder + " orders o ON o.id = CAST(m.msg_key AS " + d.signed + ") WHERE o.activity = ?"
+func undeliveredOf(d *dialect, where string) string {
+	of := d.inOrder + " orders o ON o.id = CAST(m.msg_key AS " + d.signed + ") WHERE " + where
 	return `
 	SELECT m.id, m.msg_key, m.topic, m.at, NULL, 0, NULL FROM outbox m ` + of + `
 	UNION ALL

@@ -38,6 +38,7 @@ type state struct {
 	stream  []stock.Entry
 	trimmed uint64 // positions up to here are gone from the stream
 	landed  uint64
+	skew    stock.Count // see Skew
 }
 
 type bucket struct {
@@ -126,7 +127,7 @@ func (e *Engine) Restore(_ context.Context, p stock.Place, token uint64, book *s
 			return fmt.Errorf("%w: restore of a bucket that accepts", stock.ErrStale)
 		}
 		b.base, b.book = book.Clone(), book.Clone()
-		b.stream, b.trimmed, b.landed = nil, 0, 0
+		b.stream, b.trimmed, b.landed, b.skew = nil, 0, 0, stock.Count{}
 		return nil
 	})
 }

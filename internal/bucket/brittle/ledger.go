@@ -84,6 +84,12 @@ func (e *Engine) Counts(p stock.Place) (c stock.Counts, err error) {
 		}
 		c = b.book.Counts()
 		c.Position = stock.Cursor{Log: p.Log(), Epoch: b.epoch, Position: b.book.Sequence()}
+		for i := range c.Items {
+			if it := &c.Items[i]; it.SKU == b.skew.SKU {
+				it.Free += b.skew.Free
+				it.Held += b.skew.Held
+			}
+		}
 		return nil
 	})
 	return c, err

@@ -44,6 +44,17 @@ func (e *Engine) Forget(p stock.Place, operations int) {
 	b.replay()
 }
 
+// Skew adds to what the bucket counts of one SKU as free and as held, as
+// somebody does who edits the data by hand, until it is restored. What it
+// decides stays as it was: a difference in that, its keeper's book finds.
+func (e *Engine) Skew(p stock.Place, by stock.Count) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if b := e.buckets[p]; b != nil {
+		b.skew = by
+	}
+}
+
 // replay makes the book of a state again.
 func (b *bucket) replay() {
 	b.book = nil

@@ -198,8 +198,10 @@ func (r *Relay) call(ctx context.Context, h Named, m Message) (err error) {
 const (
 	maxReason = 500 // bytes kept of a failure
 	// maxAway bounds the back-off while something is away, so that what waits
-	// for it is delivered half a minute after its return at the latest.
+	// for it is delivered half a minute after its return at the latest. minAway is
+	// where it begins: what was away for a moment is told soon after.
 	maxAway = 24 * time.Second // 30 s with the jitter
+	minAway = 100 * time.Millisecond
 )
 
 // fail records a failed attempt: another try after the back-off, or a dead
@@ -211,9 +213,9 @@ func (r *Relay) fail(ctx context.Context, m Message, cause error) error {
 		reason = reason[:maxReason]
 	}
 	r.failed.Add(1)
-	longest := r.o.BackoffMax
+	shortest, longest := r.o.BackoffMin, r.o.BackoffMax
 	if errors.Is(cause, ErrAway) {
-		longest = min(longest, maxAway)
+		shortest, longest = min(shortest, minAway), min(longest, maxAway)
 	} else if m.Attempts+1 >= r.o.MaxAttempts {
 		if err := r.queue.Bury(ctx, m.ID, reason); err != nil {
 			return err
@@ -223,16 +225,16 @@ func (r *Relay) fail(ctx context.Context, m Message, cause error) error {
 		r.o.Buried(m, reason)
 		return nil
 	}
-	wait := r.backoff(m.Attempts, longest)
+	wait := r.backoff(m.Attempts, shortest, longest)
 	r.log.Warn("message failed", "message", m.ID, "key", m.Key, "topic", m.Topic,
 		"attempts", m.Attempts+1, "retry_in", wait, "reason", reason)
 	return r.queue.Retry(ctx, m.ID, r.now().Add(wait).UnixMilli(), reason)
 }
 
-// backoff doubles from BackoffMin to longest with the failures so far, and
+// backoff doubles from shortest to longest with the failures so far, and
 // adds up to a quarter of itself.
-func (r *Relay) backoff(failures int, longest time.Duration) time.Duration {
-	wait := min(r.o.BackoffMin, longest)
+func (r *Relay) backoff(failures int, shortest, longest time.Duration) time.Duration {
+	wait := min(shortest, longest)
 	for range failures {
 		if wait *= 2; wait >= longest {
 			wait = longest

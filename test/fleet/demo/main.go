@@ -48,7 +48,7 @@ func run(ctx context.Context, binary string, out io.Writer) (err error) {
 		}
 	}()
 	fmt.Fprintln(out, "starting six redis-servers, two mariadbds, six sluices and an nginx …")
-	f := fleet.Start(t, fleet.Options{Binary: binary, Gateways: 3, Workers: 2, Buckets: 8, Cluster: true, Replica: true, Demo: true, Log: "text,warn"})
+	f := fleet.Start(t, fleet.Options{Binary: binary, Gateways: 3, Workers: 2, Buckets: 4, Cluster: true, Replica: true, Demo: true, Log: "text,warn"})
 	fmt.Fprint(out, describe(f))
 	<-ctx.Done()
 	fmt.Fprintln(out, "\nstopping …")

@@ -76,8 +76,8 @@ export function slip(clock, receipt, { what, activity, back, ended, dismissed },
     h("div", { class: "fate" }, heading, text),
     timer,
     h("dl", null,
-      h("div", null, h("dt", null, what), h("dd", null, money(receipt.total))),
-      h("div", null, h("dt", null, t("order")), h("dd", { class: "id" }, receipt.order))),
+      h("div", null, h("dt", null, what), h("dd", null, receipt.total ? money(receipt.total) : "")),
+      h("div", null, h("dt", null, t("order")), h("dd", { class: "id" }, receipt.order ?? ""))),
     buttons);
 
   let now = { ...receipt };

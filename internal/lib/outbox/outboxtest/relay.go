@@ -133,7 +133,8 @@ func relayBackoff(t *testing.T, q Queue) {
 }
 
 // What a handler needs is away for two hours: its messages are tried all the
-// time and never given up, and are delivered within half a minute of its return.
+// time, soon at first, and never given up, and are delivered within half a minute of its
+// return.
 func relayAway(t *testing.T, q Queue) {
 	q.Put(t, message("a", 1), message("a", 2))
 	away := true
@@ -147,6 +148,10 @@ func relayAway(t *testing.T, q Queue) {
 	worst := func() float64 { return 0.999 }
 	r := outbox.New(q, []outbox.Named{{Name: "rec", Handle: rec.handle}}, c.now, worst, slog.New(slog.DiscardHandler),
 		outbox.Options{MaxAttempts: 2, Buried: func(m outbox.Message, reason string) { t.Errorf("gave up %v: %s", m, reason) }})
+	drain(t, r)
+	if got := pending(t, q, c.at.UnixMilli()+125, 1); len(got) != 1 {
+		t.Error("what is away for a moment is not asked again soon")
+	}
 	for range 240 {
 		drain(t, r)
 		c.at = c.at.Add(30 * time.Second)

@@ -1,0 +1,28 @@
+package main
+
+import "sluice/test/overlay"
+
+// plant is a bug put into the program, to see that the run reports it.
+type plant struct {
+	name  string
+	edits []overlay.Edit
+}
+
+// plants are bugs of a fleet that only a fault brings to light.
+var plants = []plant{
+	{"a rebuilt bucket forgets who has what", []overlay.Edit{
+		{Name: "forgets", File: "internal/bucket/recover.go", Anchor: "\tbook, err := restore(batch.To.Epoch, kept)\n", Where: overlay.Before,
+			Text: "\tkept.Reservations = nil\n"},
+	}},
+	{"a purchase is told to be held before it has landed", []overlay.Edit{
+		{Name: "held at once", File: "internal/backend/redisstock/ledger.go", Anchor: "made.State, made.Terms = stock.Pending, r.Terms",
+			Text: "made.State, made.Terms = stock.Held, r.Terms"},
+	}},
+	{"a missing script is sent again, and what was seen is not", []overlay.Edit{
+		{Name: "sent again", File: "internal/backend/redisstock/redisstock.go", Anchor: "\treturn b.read(e, result)\n", Where: overlay.Before,
+			Text: "\tif isCode(result.Error(), \"NOSCRIPT\") {\n" +
+				"\t\tresult = l.client.Do(ctx, l.client.B().Eval().Script(b.text(s, e.number)).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build())\n\t}\n"},
+		{Name: "not seen", File: "internal/backend/redisstock/ledger.go", Anchor: "late, l.timeOf(r.At), e.seenText(), string(terms[:])",
+			Text: "late, l.timeOf(r.At), \"0\", string(terms[:])"},
+	}},
+}
