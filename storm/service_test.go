@@ -100,7 +100,8 @@ func TestJudgeFronts(t *testing.T) {
 
 // Parts are away in turn: one bucket is not served, then nothing answers but a
 // front that has nobody behind it.
-func TestStormWhilePartsAreAway(t *testing.T) {
+func stormWhilePartsAreAway(t *testing.T) {
+	t.Helper()
 	s, o := openFleet(t, honest)
 	o.Duration = time.Minute
 	var away atomic.Int32 // 1: bucket 1, 2: everything

@@ -178,6 +178,7 @@ func (s *stall) create(ctx *fasthttp.RequestCtx) {
 		s.refuse(ctx, 400, "invalid_request")
 		return
 	}
+	s.orders, s.pages, s.owed, s.byKey, s.old, s.new = nil, nil, nil, map[string]*stallOrder{}, item{}, item{}
 	s.activity, s.opens, s.hold = doc.ID, doc.OpensAt, time.Duration(doc.Hold)*time.Second
 	s.units, s.free = doc.Items[0].Units, doc.Items[0].Units
 	if s.fault == oversells {

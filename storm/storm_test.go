@@ -2,6 +2,7 @@ package storm
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,7 +19,7 @@ import (
 
 // hasty does not wait for a server that is slow to settle.
 var hasty = patience{
-	announce: 200 * time.Millisecond, tail: 3 * time.Second, quiet: 2 * time.Second,
+	announce: 400 * time.Millisecond, tail: 3 * time.Second, quiet: 2 * time.Second,
 	news: 200 * time.Millisecond, scarce: 400 * time.Millisecond, sample: 50 * time.Millisecond, overdue: 500 * time.Millisecond,
 	pending: 2 * time.Second,
 }
@@ -83,6 +84,24 @@ func TestStormOnAStallWithPlenty(t *testing.T) {
 	}
 }
 
+// finds rehearses until a violation says what is wanted. On a machine with other
+// work a bug of a few milliseconds may not happen the first time.
+func finds(ctx context.Context, o Options, want string) (err error) {
+	for range 3 {
+		report, failed := rehearse(ctx, o, hasty, io.Discard)
+		if failed != nil {
+			return failed
+		}
+		found := strings.Join(report.Violations, "\n")
+		if strings.Contains(found, want) {
+			return nil
+		}
+		err = fmt.Errorf("no violation says %q:\n%s", want, found)
+		o.Seed++
+	}
+	return err
+}
+
 // Each planted bug must be named by at least one sentence. The rehearsals
 // mostly wait, so a few run side by side.
 func TestStormFindsPlantedBugs(t *testing.T) {
@@ -102,12 +121,7 @@ func TestStormFindsPlantedBugs(t *testing.T) {
 			o = plenty(o)
 		}
 		runs.Go(func() error {
-			report, err := rehearse(t.Context(), o, hasty, io.Discard)
-			found := strings.Join(report.Violations, "\n")
-			if err == nil && !strings.Contains(found, want) {
-				err = fmt.Errorf("no violation says %q:\n%s", want, found)
-			}
-			if err != nil {
+			if err := finds(t.Context(), o, want); err != nil {
 				t.Errorf("a stall that %s: %v", bug, err)
 			}
 			return nil

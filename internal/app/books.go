@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"sluice/internal/backend/walstock"
 	"sluice/internal/order"
@@ -50,62 +51,62 @@ func (a *alone) proof(ctx context.Context, activity stock.ActivityID) (proof.Rep
 }
 
 // hands are what repairs are made with: the engine's own operations.
-func (a *alone) hands() proof.Hands {
+func (e *engine) hands() proof.Hands {
 	return proof.Hands{
-		Order: a.store.Get,
+		Order: e.store.Get,
 		Resettle: func(ctx context.Context, o order.Order) error {
-			return order.Resettle(ctx, a.ledger, o, stock.MillisOf(a.clock.Now()))
+			return order.Resettle(ctx, e.ledger, o, stock.MillisOf(e.clock.Now()))
 		},
 		GiveBack: func(ctx context.Context, id stock.OrderID, capture string) error {
-			_, err := a.orders.GiveBack(ctx, id, capture)
+			_, err := e.orders.GiveBack(ctx, id, capture)
 			return err
 		},
-		Redrive: a.store.Redrive,
-		Reland: func(ctx context.Context, id stock.ID) error {
-			r, err := a.ledger.Lookup(ctx, stock.Ref{ID: id})
-			if err != nil {
-				return fmt.Errorf("reland %s: %w", id, err)
-			}
-			_, err = a.lander.Reland(ctx, a.store, id, r.State)
-			return err
-		},
+		Redrive: e.store.Redrive,
 	}
 }
 
-// errNotCompared: of an activity that is not over, the books of its buckets are
-// compared nowhere yet, and nothing is made up.
-var errNotCompared = fmt.Errorf("%w: the books of this activity's buckets have not been compared", stock.ErrNotReady)
+// hands of the process that is alone: its log can make a lost row again.
+func (a *alone) hands() proof.Hands {
+	h := a.engine.hands()
+	h.Reland = func(ctx context.Context, id stock.ID) error {
+		r, err := a.ledger.Lookup(ctx, stock.Ref{ID: id})
+		if err != nil {
+			return fmt.Errorf("reland %s: %w", id, err)
+		}
+		_, err = a.lander.Reland(ctx, a.store, id, r.State)
+		return err
+	}
+	return h
+}
 
-// books of a fleet are those that workers have proved and the store keeps. The
-// logs of the buckets are let go as they land, so there is no trail of units.
+// reportsWithin bounds reading the newest reports for the ops API's list and for
+// metrics; past it, the list is empty rather than late.
+const reportsWithin = 2 * time.Second
+
+// books of a fleet: each bucket is inspected where its keeper is, and what came
+// of it is put together from the store, in any process.
 func (f *fleet) books() books {
 	return books{
-		check: func(ctx context.Context, activity stock.ActivityID) (proof.Report, error) {
-			r, kept, err := f.store.Proof(ctx, activity)
-			if err == nil && !kept {
-				err = errNotCompared
+		check: f.proofs.Check,
+		reports: func() []proof.Report {
+			ctx, cancel := context.WithTimeout(context.Background(), reportsWithin)
+			defer cancel()
+			all, err := f.proofs.Reports(ctx)
+			if err != nil {
+				f.log.Warn("reports of buckets cannot be read", "error", err)
 			}
-			return r, err
+			return all
 		},
-		reports: func() []proof.Report { return nil },
-		repair: func(context.Context, stock.ActivityID, proof.RepairRequest) (proof.Repair, error) {
-			return proof.Repair{}, errNotCompared
-		},
-		trail: noTrail{},
+		repair: proof.NewRepairer(f.proofs, f.hands(), f.store, f.clock.Now).Repair,
+		trail:  proof.NewFleetTrail(f.store, f.store),
 	}
 }
 
-// noTrail answers that the log has been let go.
-type noTrail struct{}
-
-func (noTrail) Units(context.Context, stock.ActivityID, stock.SKU, int, int) (proof.Units, error) {
-	return proof.Units{}, stock.ErrTruncated
-}
-
-func (noTrail) Unit(context.Context, stock.ActivityID, stock.SKU, int) (proof.Units, error) {
-	return proof.Units{}, stock.ErrTruncated
-}
-
-func (noTrail) User(context.Context, stock.ActivityID, stock.UserID) (proof.UserTrail, error) {
-	return proof.UserTrail{}, stock.ErrTruncated
+// hands: a row that is lost cannot be made again from a log that has been let
+// go; a bucket's engine can be made again from the rows.
+func (f *fleet) hands() proof.Hands {
+	h := f.engine.hands()
+	h.Reland = func(context.Context, stock.ID) error { return stock.ErrTruncated }
+	h.Rebuild = f.proofs.Rebuild
+	return h
 }

@@ -11,6 +11,7 @@ import (
 	"sluice/internal/bucket"
 	"sluice/internal/lib/run"
 	"sluice/internal/order"
+	"sluice/internal/proof"
 	"sluice/internal/sale"
 	"sluice/internal/stock"
 )
@@ -23,6 +24,8 @@ type fleet struct {
 	buckets *bucket.Keeper
 	life    *sale.Desk // tells the ledger; one at a time in the fleet
 	singles []*singleton
+	inspect *proof.Inspector // of the buckets that this worker keeps
+	proofs  *proof.Fleet
 
 	refreshing sync.Mutex                    // one refresh at a time
 	met        map[stock.ActivityID]struct{} // activities that the ledger's client knows
@@ -39,8 +42,11 @@ func (e *engine) newFleet() *fleet {
 	f.mirror = e.redis.Mirror(redisstock.MirrorOptions{Board: e.board, Log: e.log, Now: now, Changed: f.changed, Epoch: f.missed})
 	e.knows = f.allots
 	f.life = sale.NewDesk(e.shop)
+	f.proofs = proof.NewFleet(proof.FleetOptions{Store: e.store, Archive: e.store, Subjects: e.subjects, Alarm: e.alarms.Violation, Now: now})
+	f.inspect = proof.NewInspector(proof.Inspecting{Store: e.store, Engine: e.redis.Standing, Lookup: e.redis.Lookup, Now: now})
 	f.buckets = bucket.New(bucket.Options{
-		Engine: e.redis, Log: e.redis, Credit: e.redis.Credit, Store: e.store, Buckets: e.store, Leases: e.leases, Holder: e.holder,
+		Witness: f.inspect,
+		Engine:  e.redis, Log: e.redis, Credit: e.redis.Credit, Store: e.store, Buckets: e.store, Leases: e.leases, Holder: e.holder,
 		Allocations: f.allocations,
 		Final: func(ctx context.Context, activity stock.ActivityID) (bool, error) {
 			_, final, err := e.store.Proof(ctx, activity)
@@ -48,6 +54,7 @@ func (e *engine) newFleet() *fleet {
 		},
 		Snapshots: e.snapshots, Landed: func([]order.Landed) { e.landed() }, Alarms: e.alarms, Logger: e.log, Now: now,
 	})
+	f.inspect.Watch(f.buckets)
 	return f
 }
 

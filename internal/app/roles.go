@@ -78,7 +78,10 @@ func (f *fleet) onGateways() []run.Task {
 // onWorkers: each keeps its share of the buckets, and has those singletons whose lease it
 // gets.
 func (f *fleet) onWorkers() []run.Task {
-	tasks := []run.Task{{Name: "buckets", Step: f.buckets.Step, Idle: 5 * time.Millisecond, Wake: f.buckets.Woken()}}
+	tasks := []run.Task{
+		{Name: "buckets", Step: f.buckets.Step, Idle: 5 * time.Millisecond, Wake: f.buckets.Woken()},
+		{Name: "bucket proofs", Step: f.inspect.Step, Idle: 20 * time.Millisecond},
+	}
 	for _, s := range f.singles {
 		tasks = append(tasks, s.tasks()...)
 	}
@@ -102,6 +105,8 @@ func (f *fleet) newSingles() []*singleton {
 		// idempotent: the ledger answers the outcome that stands, and a
 		// notification has the id of its message.
 		one(run.Task{Name: "outbox relay", Step: f.relay.Step, Idle: 50 * time.Millisecond, Wake: f.outgoing}),
+		// It reads, raises alarms, and files a proof that says the same again.
+		one(run.Task{Name: "proof", Step: f.proofs.Step, Idle: time.Second}),
 		// What the other has deleted is not there to be deleted.
 		one(run.Task{Name: "old notifications", Step: f.trimNotices, Idle: time.Minute}),
 	}

@@ -107,15 +107,10 @@ func (s *stage) buckets(ctx context.Context, activity string) map[int]standing {
 	return found
 }
 
-// caughtUp is how old the oldest thing may be that is still to be done, in
-// seconds, for a fleet that has caught up with what came in meanwhile; more only
-// where it was more before.
-const caughtUp = 0.25
-
 // whole answers nil if every process is ready, every bucket of the activity is
-// served by a worker, and nothing that happened during a fault waits any more
-// to be landed or told to the ledger.
-func (s *scene) whole(ctx context.Context) error {
+// served by a worker, and nothing that happened before the fault was mended
+// waits any more to be landed or told to the ledger.
+func (s *scene) whole(ctx context.Context, mended time.Time) error {
 	for _, p := range s.Processes() {
 		if err := fleet.Ready(ctx, p.Ops); err != nil {
 			return err
@@ -125,7 +120,7 @@ func (s *scene) whole(ctx context.Context) error {
 	switch {
 	case served != s.n.buckets:
 		return fmt.Errorf("%d of %d buckets of %s are served", served, s.n.buckets, s.activity)
-	case age > max(s.usual, caughtUp):
+	case age > time.Since(mended).Seconds():
 		return fmt.Errorf("%s is %.1f s old", what, age)
 	}
 	return nil

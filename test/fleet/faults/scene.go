@@ -34,7 +34,6 @@ type scene struct {
 	watch    watch
 	activity string
 	acts     []*act
-	usual    float64 // how far the fleet is behind without a fault, s
 }
 
 // act is one fault in one storm.
@@ -66,7 +65,7 @@ func (s *scene) supervise(ctx context.Context, w watch) error {
 
 func (s *scene) play(ctx context.Context, a *act) (err error) {
 	defer caught(&err)
-	if err := s.lead(ctx); err != nil {
+	if err := s.sleep(ctx, before); err != nil {
 		return err
 	}
 	if free, err := s.free(ctx); err != nil || free == 0 {
@@ -77,11 +76,12 @@ func (s *scene) play(ctx context.Context, a *act) (err error) {
 	if err := a.fault.play(ctx, s, a); err != nil {
 		return err
 	}
+	mended := time.Now()
 	// Also when the rush is over already: what was broken has to heal.
 	rest, stop := context.WithTimeout(context.WithoutCancel(ctx), heals)
 	defer stop()
 	if err := s.await(rest, func(ctx context.Context) error {
-		err := s.whole(ctx)
+		err := s.whole(ctx, mended)
 		if err != nil {
 			a.last = err.Error()
 		}
@@ -93,18 +93,6 @@ func (s *scene) play(ctx context.Context, a *act) (err error) {
 	s.recoveries(ctx, a, epochs)
 	s.watch.Up()
 	return s.sleep(ctx, after)
-}
-
-// lead lets the sale go on for a while, and takes note of how it goes.
-func (s *scene) lead(ctx context.Context) error {
-	for until := time.Now().Add(before); time.Now().Before(until); {
-		_, age, _ := s.behind(ctx)
-		s.usual = max(s.usual, age)
-		if err := s.sleep(ctx, 4*pace); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // underWay waits until the newest storm's activity is sold by every bucket.
