@@ -229,7 +229,11 @@ func (o *oracle) soldOutHonest(f facts) {
 // proofAgrees: the server's own proof finds nothing, and tells the same story.
 func (o *oracle) proofAgrees(f facts, states map[string]int) {
 	o.proofTold(f.proof.Violations)
-	if !f.proof.OK && len(f.proof.Violations) == 0 {
+	switch {
+	case f.proof.OK || len(f.proof.Violations) > 0:
+	case len(f.proof.Incomplete) > 0:
+		o.broken.add("the server's proof says nothing about buckets %v", f.proof.Incomplete)
+	default:
 		o.broken.add("the server's proof is not ok and does not say why")
 	}
 	money := f.proof.Payments

@@ -124,6 +124,7 @@ type item struct {
 type proofReport struct {
 	OK         bool           `json:"ok"`
 	Violations []string       `json:"violations"`
+	Incomplete []int          `json:"incomplete"` // buckets that were not compared lately
 	Ledger     []item         `json:"ledger"`
 	Orders     map[string]int `json:"orders"`
 	Payments   struct {

@@ -44,6 +44,9 @@ func (a auditCommand) Run(ctx context.Context) error {
 			for state, n := range r.Orders {
 				fmt.Printf("  orders %-17s %d\n", state, n)
 			}
+			for _, b := range r.Incomplete {
+				fmt.Println("  bucket not compared lately:", b)
+			}
 			for _, v := range r.Violations {
 				fmt.Println("  violation:", v)
 			}
