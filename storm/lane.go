@@ -141,7 +141,11 @@ func (r *rehearsal) learn(v verdict, code, status int, body []byte, try tryID, s
 			r.oracle.soldOut(sent, now)
 			r.oracle.scarcity.turnedAway(sent)
 		case codeAllHeld:
-			r.oracle.allHeld(sent)
+			// Asked so closely only of a shop whose whole history is: one that cannot
+			// tell sold from held takes nothing from anybody.
+			if r.history != nil {
+				r.oracle.allHeld(sent)
+			}
 			r.oracle.scarcity.turnedAway(sent)
 		case codeLimit:
 			// A user who has gone on to another key may hold something by that one.

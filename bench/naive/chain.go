@@ -189,11 +189,16 @@ func (c *chain) known(ctx context.Context, text rueidis.RedisMessage) (r receipt
 	if err != nil || len(found) == 0 {
 		return r, err
 	}
-	r.State = map[string]string{"created": "held", "paid": "confirmed", "cancelled": "released", "refused": "refused"}[found[0].State]
-	if found[0].Reason == timedOut {
-		r.State = "expired"
-	}
+	r.State = found[0].reservation()
 	return r, nil
+}
+
+// reservation is the state of an order in the words of its reservation.
+func (o *order) reservation() string {
+	if o.Reason == timedOut {
+		return "expired"
+	}
+	return map[string]string{"created": "held", "paid": "confirmed", "cancelled": "released", "refused": "refused"}[o.State]
 }
 
 func (c *chain) send(ctx context.Context, o order) error {

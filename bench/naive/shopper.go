@@ -48,6 +48,10 @@ func (s *shop) shopper() http.Handler {
 	})
 	mux.HandleFunc("POST /v1/activities/{id}/purchases", s.buy)
 	mux.HandleFunc("GET /v1/orders/{id}", s.owned(s.show))
+	mux.HandleFunc("GET /v1/reservations/{id}", s.ownedReservation(func(_ context.Context, w http.ResponseWriter, o order) {
+		reply(w, 200, receiptOf(o))
+	}))
+	mux.HandleFunc("GET /v1/reservations/{id}/events", s.ownedReservation(tell))
 	mux.HandleFunc("POST /v1/orders/{id}/cancel", s.owned(s.drop))
 	mux.HandleFunc("POST /v1/orders/{id}/payments", s.owned(s.startPayment))
 	mux.HandleFunc("POST /pay/{page}", s.pay)
@@ -164,6 +168,31 @@ func (s *shop) owned(serve func(context.Context, http.ResponseWriter, order)) ht
 			serve(ctx, w, found[0])
 		}
 	}
+}
+
+// ownedReservation is owned for the name of a reservation.
+func (s *shop) ownedReservation(serve func(context.Context, http.ResponseWriter, order)) http.HandlerFunc {
+	owned := s.owned(serve)
+	return func(w http.ResponseWriter, r *http.Request) {
+		r.SetPathValue(orderName, strings.TrimPrefix(r.PathValue(orderName), "r"))
+		owned(w, r)
+	}
+}
+
+func receiptOf(o order) receipt {
+	name := strconv.FormatInt(o.ID, 10)
+	return receipt{Reservation: "r" + name, Order: name, State: o.reservation(), ExpiresAt: stamp(time.UnixMilli(o.Expires)), Total: money{o.Amount, o.Currency}}
+}
+
+// tell is an event stream with the state as it is now, and no more.
+func tell(_ context.Context, w http.ResponseWriter, o order) {
+	text, err := json.Marshal(receiptOf(o))
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	_, _ = w.Write(append(append([]byte("data: "), text...), "\n\n"...)) // who has hung up asks again
 }
 
 // shownOrder is an order as JSON, for its owner and for operators.

@@ -69,7 +69,7 @@ func judge(system, fault string, faults int, r storm.Report, b ledgers) finding 
 		for _, u := range aUser.FindAllString(v, -1) {
 			users[u] = true
 		}
-		if strings.HasPrefix(v, "lost order:") {
+		if strings.HasPrefix(v, "lost order:") || strings.HasSuffix(v, "held (not there in the end)") {
 			lost++
 		}
 		if strings.Contains(v, " was charged ") {

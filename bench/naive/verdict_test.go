@@ -27,7 +27,8 @@ func TestJudgeCounts(t *testing.T) {
 	f("too many at once", storm.Report{Accepted: 12, PeakHeld: 12}, item{Allocated: 10, Confirmed: 10}, map[string]int{"paid": 10, "cancelled": 2}, 10*stormPrice,
 		finding{Oversold: 2})
 	f("lost, by the sentences", storm.Report{Accepted: 10, Violations: []string{
-		"lost order: u0000001 got a receipt for order 5, and there is no such order", "lost order: u0000002 got a receipt for order 6, and there is no such order",
+		"lost order: u0000001 got a receipt for order 5, and there is no such order",
+		"order 6 of u0000002 was answered pending, and the shop never said whether it is held (not there in the end)",
 		"order 5 cannot be read by its owner u0000001: 404", "u0000003 was charged 1 × 1999 EUR for order 7, and the shop knows of 0", "and 3 more",
 	}}, item{Allocated: 10, Confirmed: 10}, map[string]int{"paid": 10}, 10*stormPrice,
 		finding{OrdersLost: 2, ToldWrong: 3, ForNothing: 1, Violations: 7, AtLeast: true})
