@@ -131,7 +131,9 @@ func (s *Settler) hasten(ctx context.Context, o Order) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
-	if !hopeless(err) {
+	// What is answered at once costs nobody anything: a bucket that is being rebuilt
+	// must not keep the others from hearing.
+	if call.Err() != nil || errors.Is(err, stock.ErrOverloaded) {
 		s.asleep.Store(s.now().Add(hastenSleep).UnixMilli())
 	}
 	s.alarms.log.Debug("the ledger hears of an order later", "order", o.ID, "state", o.State, "error", err)

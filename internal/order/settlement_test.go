@@ -129,6 +129,25 @@ func TestCancelLedgerHangs(t *testing.T) {
 	})
 }
 
+// A ledger that says at once that it is not ready costs nobody anything: who
+// cancels next is told of to it all the same.
+func TestCancelLedgerNotReady(t *testing.T) {
+	s := newShop(t, 5, 0)
+	ann, bob := s.buy("ann", terms(1, "", false)), s.buy("bob", terms(1, "", false))
+	f := func(user stock.UserID, o order.Order, fails error, want stock.State) {
+		t.Helper()
+		s.ledger.fail(fails, nil)
+		_, err := s.desk.Cancel(t.Context(), user, o.ID)
+		s.must(err)
+		s.ledger.fail(nil, nil)
+		if got := s.ledgerState(o); got != want {
+			t.Errorf("the ledger, which answered %v, says %s, want %s", fails, got, want)
+		}
+	}
+	f("ann", ann, stock.ErrNotReady, stock.Held)
+	f("bob", bob, nil, stock.Released)
+}
+
 // hanging is a ledger whose answers never come.
 type hanging struct{}
 

@@ -19,6 +19,8 @@ type fault struct {
 	name string
 	on   []kind
 	play func(ctx context.Context, s *scene, a *act) error
+	// lasts is about how many seconds it takes until all is well again; 0: 5.
+	lasts int
 	// rebuilds: at least one bucket must have been rebuilt, or the fault was none.
 	rebuilds bool
 	// loses: something that was pending must have been refused, or likewise.
@@ -32,28 +34,28 @@ var both = []kind{cluster, single}
 var faults = []fault{
 	{name: "gateway killed", on: []kind{cluster}, play: gatewayKilled},
 	{name: "worker killed", on: both, play: workerKilled},
-	{name: "redis primary killed", on: []kind{cluster}, rebuilds: true, play: primaryKilled},
+	{name: "redis primary killed", on: []kind{cluster}, rebuilds: true, lasts: 9, play: primaryKilled},
 	{name: "mariadb killed", on: both, play: sqlKilled},
 	{name: "redis restarted empty", on: both, rebuilds: true, play: redisEmpty},
 	{name: "redis rolled back", on: both, rebuilds: true, play: redisRolledBack},
 
 	{name: "both workers killed", on: []kind{cluster}, play: workersKilled},
 	{name: "workers killed, redis emptied", on: both, rebuilds: true, loses: true, play: workersKilledRedisEmpty},
-	{name: "worker frozen past its lease", on: both, play: workerFrozen},
+	{name: "worker frozen past its lease", on: both, lasts: 10, play: workerFrozen},
 	{name: "gateway frozen", on: []kind{cluster}, play: gatewayFrozen},
 	{name: "console killed", on: []kind{cluster}, play: consoleKilled},
-	{name: "rolling restart of all", on: []kind{cluster}, play: rolling},
+	{name: "rolling restart of all", on: []kind{cluster}, lasts: 10, play: rolling},
 	{name: "redis killed and restarted", on: []kind{single}, rebuilds: true, play: redisKilled},
 	{name: "redis flushed", on: both, rebuilds: true, play: redisFlushed},
 	{name: "redis slot moved", on: []kind{cluster}, rebuilds: true, play: slotMoved},
-	{name: "redis frozen past leases", on: both, play: redisFrozen},
+	{name: "redis frozen past leases", on: both, lasts: 9, play: redisFrozen},
 	{name: "mariadb primary killed, replica promoted", on: []kind{cluster}, play: sqlPromoted},
-	{name: "mariadb connections killed", on: both, play: sqlConnections},
-	{name: "mariadb frozen", on: both, play: sqlFrozen},
-	{name: "network gateway - redis", on: []kind{single}, play: network("gateway", toRedis)},
-	{name: "network gateway - mariadb", on: []kind{single}, play: network("gateway", toSQL)},
-	{name: "network worker - redis", on: []kind{single}, play: network("worker", toRedis)},
-	{name: "network worker - mariadb", on: []kind{single}, play: network("worker", toSQL)},
+	{name: "mariadb connections killed", on: both, lasts: 7, play: sqlConnections},
+	{name: "mariadb frozen", on: both, lasts: 8, play: sqlFrozen},
+	{name: "network gateway - redis", on: []kind{single}, lasts: 24, play: network("gateway", toRedis)},
+	{name: "network gateway - mariadb", on: []kind{single}, lasts: 24, play: network("gateway", toSQL)},
+	{name: "network worker - redis", on: []kind{single}, lasts: 30, play: network("worker", toRedis)},
+	{name: "network worker - mariadb", on: []kind{single}, lasts: 24, play: network("worker", toSQL)},
 }
 
 // big is how many of them make the big run.

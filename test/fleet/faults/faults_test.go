@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,60 +16,6 @@ import (
 )
 
 const root = "../../.."
-
-// A short run of what make fleet-test does: one Redis, one MariaDB, two faults.
-func TestFaults(t *testing.T) {
-	t.Parallel()
-	got, err := run(t.Context(), small(t, "^(worker killed|redis restarted empty)$"))
-	if err != nil {
-		t.Error(err)
-	}
-	for _, v := range got.Violations {
-		t.Errorf("%s\nagain: %s", v.Text, v.Again)
-	}
-	if len(got.Rows) != 2 {
-		t.Fatalf("%d faults, want 2", len(got.Rows))
-	}
-	for _, r := range got.Rows {
-		if r.Fired != 1 || r.Accepted < 100 || r.Rechecked == 0 || r.WholeMS == 0 {
-			t.Errorf("some of it never happened: %+v", r)
-		}
-		if empty := r.Fault == "redis restarted empty"; empty != (r.Rebuilt > 0) || empty != (r.RecoveryMS > 0) {
-			t.Errorf("%s: %d buckets were rebuilt in at most %.0f ms", r.Fault, r.Rebuilt, r.RecoveryMS)
-		}
-	}
-	var text strings.Builder
-	if err := got.write(&text); err != nil {
-		t.Error(err)
-	}
-	t.Log(text.String())
-}
-
-// The run reports what a fault brings to light.
-func TestPlantedBugIsFound(t *testing.T) {
-	t.Parallel()
-	s := small(t, "^redis restarted empty$")
-	if s.bug = planted("forgets"); s.bug == nil {
-		t.Fatal("no such bug")
-	}
-	got, err := run(t.Context(), s)
-	if !errors.Is(err, errFound) {
-		t.Errorf("the run ended with %v", err)
-	}
-	lost := 0
-	for _, v := range got.Violations {
-		if strings.Contains(v.Text, "promised") || strings.Contains(v.Text, "false refusal") || strings.Contains(v.Text, "over the limit") || strings.Contains(v.Text, "oversold") {
-			lost++
-		}
-	}
-	if lost == 0 {
-		t.Errorf("a rebuilt bucket knew nobody, and none of %d violations says so", len(got.Violations))
-	}
-	if _, err := os.Stat(got.Kept); err != nil {
-		t.Errorf("the data of a run with violations: %v", err)
-	}
-	t.Logf("%d violations, %d of what was promised", len(got.Violations), lost)
-}
 
 func small(t *testing.T, names string) settings {
 	return settings{root: root, dir: t.TempDir(), seed: 5, kinds: []kind{single}, size: size{gateways: 2, workers: 2, buckets: 2},

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -107,20 +108,24 @@ func (s *stage) buckets(ctx context.Context, activity string) map[int]standing {
 	return found
 }
 
-// whole answers nil if every process is ready, every bucket of the activity is
-// served by a worker, and nothing that happened before the fault was mended
-// waits any more to be landed or told to the ledger.
-func (s *scene) whole(ctx context.Context, mended time.Time) error {
+// served answers nil if every process is ready and every bucket of the activity
+// is served by a worker.
+func (s *scene) served(ctx context.Context) error {
 	for _, p := range s.Processes() {
 		if err := fleet.Ready(ctx, p.Ops); err != nil {
 			return err
 		}
 	}
-	served, age, what := s.behind(ctx)
-	switch {
-	case served != s.n.buckets:
+	if served, _, _ := s.behind(ctx); served != s.n.buckets {
 		return fmt.Errorf("%d of %d buckets of %s are served", served, s.n.buckets, s.activity)
-	case age > time.Since(mended).Seconds():
+	}
+	return nil
+}
+
+// caughtUp answers nil if nothing that happened before an instant waits any more
+// to be landed or told to the ledger.
+func (s *scene) caughtUp(ctx context.Context, since time.Time) error {
+	if _, age, what := s.behind(ctx); age > time.Since(since).Seconds() {
 		return fmt.Errorf("%s is %.1f s old", what, age)
 	}
 	return nil
@@ -129,18 +134,19 @@ func (s *scene) whole(ctx context.Context, mended time.Time) error {
 // behind says how many buckets are served, and the age in seconds of the oldest
 // thing that waits.
 func (s *scene) behind(ctx context.Context) (served int, age float64, what string) {
+	age, what = math.Inf(1), "what is not known of events"
+	all, _ := metrics(ctx, s.Workers[0]) // of a worker that is away nothing is known
+	for _, m := range all {
+		if m.name == "outbox_oldest_seconds" { // of all events, whichever worker delivers them
+			age, what = m.value, "an event that is not delivered"
+		}
+	}
 	for n, b := range s.buckets(ctx, s.activity) {
 		if b.serving {
 			served++
 		}
 		if b.delay > age {
 			age, what = b.delay, fmt.Sprintf("what bucket %d of %s has not landed", n, s.activity)
-		}
-	}
-	all, _ := metrics(ctx, s.Workers[0]) // whose readiness has been asked for
-	for _, m := range all {
-		if m.name == "outbox_oldest_seconds" && m.value > age {
-			age, what = m.value, "an event that is not delivered"
 		}
 	}
 	return served, age, what

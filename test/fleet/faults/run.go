@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -128,7 +129,7 @@ func (s settings) storm(ctx context.Context, t *tally, st *stage, list []*fault)
 		sc.acts = append(sc.acts, &act{fault: f})
 	}
 	began := time.Now()
-	report, err := storm.Run(ctx, s.shape(st, len(t.Rows), len(list), sc), nil)
+	report, err := storm.Run(ctx, s.shape(st, len(t.Rows), list, sc), nil)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -160,13 +161,19 @@ func (s settings) storm(ctx context.Context, t *tally, st *stage, list []*fault)
 	return nil
 }
 
-// shape is the storm: units for all its time, of which every second comes back,
-// so that each fault meets a sale.
-func (s settings) shape(st *stage, number, acts int, sc *scene) storm.Options {
+// shape is the storm: as many units as are paid for during its faults, of the
+// rest every second comes back, so that each fault meets a sale; and not many
+// more, which would have to be sold off afterwards.
+func (s settings) shape(st *stage, number int, list []*fault, sc *scene) storm.Options {
+	lasts := before
+	for _, f := range list {
+		lasts += before + after + time.Duration(cmp.Or(f.lasts, 5))*time.Second
+	}
+	const rate, paid = 80, 40
 	o := storm.Options{
 		Target: st.URL(), Ops: st.Console.Ops, OpsToken: opsToken, Data: st.Root,
-		Users: 6000, Stock: 2000, Rate: 120, Connections: 24, Hold: 3, Duration: 3 * time.Minute,
-		Pay: 45, Abandon: 25, Cancel: 30, Misbehave: 10, DoubleClick: 3, Replay: 30, Greedy: 5, Forge: 1, Lose: 2,
+		Users: 200 * int(lasts.Seconds()), Stock: 250 + rate*paid/100*int(lasts.Seconds()), Rate: rate, Connections: 24, Hold: 4, Duration: 3 * time.Minute,
+		Pay: paid, Abandon: 25, Cancel: 35, Misbehave: 10, DoubleClick: 3, Replay: 30, Greedy: 5, Forge: 1, Lose: 2,
 		Seed: s.seed + uint64(number)*1_000_003 + 1, Linearize: time.Minute, Buckets: s.size.buckets, Lag: 500 * time.Millisecond,
 		Supervisor: func(ctx context.Context, w *storm.Watch) error { return sc.supervise(ctx, w) },
 	}

@@ -76,23 +76,35 @@ func (s *scene) play(ctx context.Context, a *act) (err error) {
 	if err := a.fault.play(ctx, s, a); err != nil {
 		return err
 	}
-	mended := time.Now()
-	// Also when the rush is over already: what was broken has to heal.
-	rest, stop := context.WithTimeout(context.WithoutCancel(ctx), heals)
-	defer stop()
-	if err := s.await(rest, func(ctx context.Context) error {
-		err := s.whole(ctx, mended)
-		if err != nil {
-			a.last = err.Error()
-		}
+	if err := s.heal(ctx, a); err != nil {
 		return err
-	}); err != nil {
-		return fmt.Errorf("%s after it was over: %w", heals, err)
 	}
 	a.whole = time.Since(a.begun)
 	s.recoveries(ctx, a, epochs)
 	s.watch.Up()
 	return s.sleep(ctx, after)
+}
+
+// heal waits until all is well again, also when the rush is over already: what was
+// broken has to come back. What happened until then may have to be told to the ledger later.
+func (s *scene) heal(ctx context.Context, a *act) error {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), heals)
+	defer stop()
+	var since time.Time
+	for _, is := range []func(context.Context) error{s.served, func(ctx context.Context) error { return s.caughtUp(ctx, since) }} {
+		err := s.await(ctx, func(ctx context.Context) error {
+			err := is(ctx)
+			if err != nil {
+				a.last = err.Error()
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("not well %s after the fault: %w", heals, err)
+		}
+		since = time.Now()
+	}
+	return nil
 }
 
 // underWay waits until the newest storm's activity is sold by every bucket.
@@ -115,8 +127,8 @@ func (s *scene) underWay(ctx context.Context) error {
 		if s.activity == "" {
 			return errors.New("no storm is on sale")
 		}
-		if served, _, _ := s.behind(ctx); served != s.n.buckets {
-			return fmt.Errorf("%d of %d buckets of %s are served", served, s.n.buckets, s.activity)
+		if err := s.served(ctx); err != nil {
+			return err
 		}
 		free, err := s.count(ctx, "free")
 		if err != nil {
