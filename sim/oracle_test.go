@@ -282,6 +282,8 @@ func (o *oracle) answered(a *attempt) {
 		return
 	case errors.Is(a.err, sale.ErrNoSuchActivity) && w.ops.unshown:
 		return
+	case errors.Is(a.err, stock.ErrNotReady) && w.ops.unshown && o.books[a.activity] == nil:
+		return // the shop knows it, and the ledger has not been told yet
 	}
 	for err, kind := range refusals {
 		if !errors.Is(a.err, err) {

@@ -42,7 +42,7 @@ func (c *comparison) money(o order.Order) {
 		case !refunded[m.ID]:
 			c.moving = true
 			c.report.Payments.Owed += m.Amount.Amount
-			c.deciding[m.Payment] = m.Late
+			c.deciding[m.Payment] = c.deciding[m.Payment] || m.Late // whatever else came by the same payment
 			switch {
 			case asked[m.ID]:
 			case !m.Late:

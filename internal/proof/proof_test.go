@@ -192,6 +192,15 @@ func TestNoFalseAlarms(t *testing.T) {
 		s.orders[i].State, s.orders[i].LateOf = order.Paid, "p"
 		s.settle(i, stock.Confirmed)
 	})
+	f("and more money came by the same payment meanwhile", func(s *books) {
+		i := s.reserve("u1", "late:p")
+		s.undecided(5, 5)
+		m := &s.orders[1].Money
+		m.Captures = append(m.Captures, order.Capture{ID: "m", Payment: "p", Amount: pricing.Money{Amount: 991, Currency: "CNY"}})
+		m.Refunds = []order.Refund{{ID: "r", Capture: "m", State: order.RefundRequested}}
+		s.orders[i].State, s.orders[i].LateOf = order.Paid, "p"
+		s.settle(i, stock.Confirmed)
+	})
 	f("late money that is decided about soon", func(s *books) { s.undecided(7, 6) })
 	f("late money that is being given back", func(s *books) {
 		s.undecided(0, 0)
