@@ -40,13 +40,14 @@ var secret = []byte(strings.Repeat("s", 32))
 // it answers what a test tells it to, so that every row of the error table can
 // be asked for. Whole stories are tested on the real engine, elsewhere.
 type business struct {
-	mu       sync.Mutex
-	fail     error // what every call answers, if set
-	purchase func(ctx context.Context, r sale.PurchaseRequest) (stock.Receipt, error)
-	asked    []string // what was called, in short
-	state    stock.State
-	views    []sale.View
-	orders   []order.Order
+	mu        sync.Mutex
+	fail      error // what every call answers, if set
+	purchase  func(ctx context.Context, r sale.PurchaseRequest) (stock.Receipt, error)
+	asked     []string // what was called, in short
+	state     stock.State
+	termsGone bool // of the reservation
+	views     []sale.View
+	orders    []order.Order
 }
 
 func (b *business) failure() error {
@@ -140,7 +141,11 @@ func (b *business) Reservation(_ context.Context, user stock.UserID, id stock.ID
 	if b.state == stock.Refused { // lost with a ledger: nothing else is known of it
 		return order.Reservation{Reservation: stock.Reservation{ID: id, User: user, State: stock.Refused}, OrderState: order.Refused}, nil
 	}
-	return order.Reservation{Reservation: receiptOf(b.state).Reservation, OrderState: orderStateOf(b.state)}, nil
+	r := receiptOf(b.state).Reservation
+	if b.termsGone {
+		r.Terms = nil
+	}
+	return order.Reservation{Reservation: r, OrderState: orderStateOf(b.state)}, nil
 }
 
 func orderStateOf(s stock.State) order.State {

@@ -112,6 +112,26 @@ func TestLostReservation(t *testing.T) {
 	expectEnd(t, stream.Body)
 }
 
+// What is not known of an order or a reservation is left out, and is no reason to
+// answer 500.
+func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
+	b := newBench(t, nil)
+	b.set(func() {
+		b.termsGone = true
+		b.orders = []order.Order{
+			{ID: "42", User: "alice", State: order.Refused, Reason: order.ReasonLost},
+			{ID: "43", User: "alice", Reservation: reservation, Activity: "act", State: order.Created, CreatedAt: noon, ExpiresAt: noon + 60_000},
+		}
+	})
+	b.do(t, "GET", "/v1/orders/42", "").wants(t, 200, `{"id":"42","state":"refused","reason":"lost","lines":[]}`)
+	b.do(t, "GET", "/v1/orders/43", "").wants(t, 200, `{"id":"43","reservation":"act.0.1.7","activity":"act","state":"created",`+
+		`"created_at":"2030-01-01T12:00:00.123Z","expires_at":"2030-01-01T12:01:00.123Z","lines":[]}`)
+	const shown = `{"reservation":"act.0.1.7","order":"42","state":"held","order_state":"created","expires_at":"2030-01-01T12:01:00.123Z"}`
+	b.do(t, "GET", "/v1/reservations/act.0.1.7", "").wants(t, 200, shown)
+	stream := b.follow(t)
+	expect(t, stream.Body, "id: 1\ndata: "+shown+"\n\n")
+}
+
 func TestStreamTellsStateThenChangesThenEnds(t *testing.T) {
 	b := newBench(t, nil)
 	stream := b.follow(t)

@@ -194,8 +194,12 @@ func appendTime(dst []byte, m stock.Millis) []byte {
 }
 
 // totalOf reads the total out of a reservation's terms (pricing.Terms), without
-// decoding the rest of them.
+// decoding the rest of them. Where the terms are gone, so is the total: it is
+// the zero Money.
 func (d *decoder) totalOf(terms []byte) (pricing.Money, error) {
+	if len(terms) == 0 {
+		return pricing.Money{}, nil
+	}
 	v, err := d.parser.ParseBytes(terms)
 	if err != nil {
 		return pricing.Money{}, fmt.Errorf("terms of a reservation: %w", err)

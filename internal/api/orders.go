@@ -109,17 +109,19 @@ func (s *Server) replyJSON(ctx *fasthttp.RequestCtx, status int, body any) {
 	reply(ctx, status, b)
 }
 
-// shownOrder is what its owner sees of an order.
+// shownOrder is what its owner sees of an order. Of one that a ledger lost while
+// it was pending only id, state and reason are known, and the rest is not shown;
+// total stands and falls with the terms.
 type shownOrder struct {
 	ID          stock.OrderID    `json:"id"`
-	Reservation string           `json:"reservation"`
-	Activity    stock.ActivityID `json:"activity"`
+	Reservation string           `json:"reservation,omitempty"`
+	Activity    stock.ActivityID `json:"activity,omitempty"`
 	State       order.State      `json:"state"`
 	Reason      string           `json:"reason,omitempty"`
-	CreatedAt   string           `json:"created_at"`
-	ExpiresAt   string           `json:"expires_at"`
+	CreatedAt   string           `json:"created_at,omitempty"`
+	ExpiresAt   string           `json:"expires_at,omitempty"`
 	PaidAt      string           `json:"paid_at,omitempty"`
-	Total       pricing.Money    `json:"total"`
+	Total       *pricing.Money   `json:"total,omitempty"`
 	Lines       []shownLine      `json:"lines"`
 	ReplacedBy  stock.OrderID    `json:"replaced_by,omitempty"` // the order that this order's late money paid
 	LateOf      stock.OrderID    `json:"late_of,omitempty"`     // the cancelled order whose late money paid this one
@@ -143,10 +145,15 @@ type shownRefund struct {
 
 func showOrder(o *order.Order) (shownOrder, error) {
 	shown := shownOrder{
-		ID: o.ID, Reservation: o.Reservation.String(), Activity: o.Activity, State: o.State, Reason: o.Reason,
+		ID: o.ID, Activity: o.Activity, State: o.State, Reason: o.Reason,
 		CreatedAt: rfc3339(o.CreatedAt), ExpiresAt: rfc3339(o.ExpiresAt), PaidAt: rfc3339(o.PaidAt),
-		Total: o.Terms.Money(), Lines: make([]shownLine, len(o.Terms.Lines)),
-		ReplacedBy: o.ReplacedBy, Refunded: refunded(o),
+		Lines: make([]shownLine, len(o.Terms.Lines)), ReplacedBy: o.ReplacedBy, Refunded: refunded(o),
+	}
+	if o.Reservation != (stock.ID{}) {
+		shown.Reservation = o.Reservation.String()
+	}
+	if total := o.Terms.Money(); total.Currency != "" {
+		shown.Total = &total
 	}
 	if dash := strings.LastIndexByte(o.LateOf, '-'); dash > 0 { // a payment id is "<order>-<n>"
 		shown.LateOf = stock.OrderID(o.LateOf[:dash])

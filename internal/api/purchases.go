@@ -62,6 +62,11 @@ func (s *Server) purchase(ctx *fasthttp.RequestCtx, activity string) {
 		s.remember(ctx, activity, who.User, s.refuse(ctx, err, len(a.lines)))
 		return
 	}
+	if receipt.Replayed && receipt.State == stock.Held && s.standing != nil {
+		if state, ok := s.standing(s.life, receipt.ID); ok {
+			receipt.State = state
+		}
+	}
 	s.accept(ctx, a, &receipt)
 }
 

@@ -305,3 +305,37 @@ func TestLastRefusal(t *testing.T) {
 	b.buy(t, `{}`).is(t, 400, "invalid_request")
 	f("alice", "invalid_request")
 }
+
+// A replay of the key tells what has become of the order, where the ledger may
+// not have heard of it yet; and nothing else is asked about.
+func TestReplayTellsWhatStands(t *testing.T) {
+	asked, known := 0, true
+	b := newBench(t, func(c *Config) {
+		c.Standing = func(_ context.Context, id stock.ID) (stock.State, bool) {
+			if asked++; id != reservation {
+				t.Errorf("asked about %s", id)
+			}
+			return stock.Released, known
+		}
+	})
+	f := func(replayed bool, ledger stock.State, want string, asks int) {
+		t.Helper()
+		asked = 0
+		b.set(func() {
+			b.purchase = func(context.Context, sale.PurchaseRequest) (stock.Receipt, error) {
+				r := receiptOf(ledger)
+				r.Replayed = replayed
+				return r, nil
+			}
+		})
+		if a := b.buy(t, oneLamp); a.status != 202 || a.fields["state"] != want || asked != asks {
+			t.Errorf("%d %v, asked %d times; want %s and %d", a.status, a.fields, asked, want, asks)
+		}
+	}
+	f(true, stock.Held, "released", 1)
+	f(false, stock.Held, "held", 0)
+	f(true, stock.Pending, "pending", 0)
+	f(true, stock.Expired, "expired", 0)
+	known = false
+	f(true, stock.Held, "held", 1)
+}

@@ -44,9 +44,9 @@ func (s *Server) ownReservation(ctx *fasthttp.RequestCtx, param string) (stock.U
 }
 
 // shownReservation is what its owner sees of a reservation, the same in an
-// answer and in an event. Streams keep it, so it holds no more than that. Of one
-// that a ledger lost while it was pending nothing is left but its id and that it
-// is refused: order is "" then, and is not shown, nor is what follows from it.
+// answer and in an event. Streams keep it, so it holds no more than that. What is
+// not known is zero and is not shown: of one that a ledger lost while it was
+// pending nothing is left but its id and that it is refused.
 type shownReservation struct {
 	id         stock.ID
 	order      stock.OrderID
@@ -58,9 +58,6 @@ type shownReservation struct {
 
 func showReservation(r *order.Reservation) (shownReservation, error) {
 	shown := shownReservation{id: r.ID, order: r.Order, state: r.State, orderState: r.OrderState, expires: r.Expires}
-	if r.State == stock.Refused && r.Order == "" {
-		return shown, nil
-	}
 	var d decoder
 	var err error
 	shown.total, err = d.totalOf(r.Terms)
@@ -75,15 +72,17 @@ func (r *shownReservation) append(dst []byte) []byte {
 	}
 	dst = appendString(append(dst, `,"state":`...), r.state.String())
 	dst = appendString(append(dst, `,"order_state":`...), string(r.orderState))
-	if r.order != "" {
-		dst = appendTerms(dst, r.expires, r.total)
-	}
-	return append(dst, '}')
+	return append(appendTerms(dst, r.expires, r.total), '}')
 }
 
-// appendTerms writes when to pay by, and how much.
+// appendTerms writes when to pay by, and how much, if they are known.
 func appendTerms(dst []byte, expires stock.Millis, total pricing.Money) []byte {
-	dst = appendTime(append(dst, `,"expires_at":`...), expires)
+	if expires != 0 {
+		dst = appendTime(append(dst, `,"expires_at":`...), expires)
+	}
+	if total.Currency == "" {
+		return dst
+	}
 	dst = strconv.AppendInt(append(dst, `,"total":{"amount":`...), total.Amount, 10)
 	return append(appendString(append(dst, `,"currency":`...), total.Currency), '}')
 }

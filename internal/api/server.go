@@ -57,8 +57,8 @@ type payments interface {
 	Callback(ctx context.Context, provider string, header func(name string) string, body []byte) error
 }
 
-// Config is what the server is made of. All but Demo, Images, Assets and
-// Limits are required.
+// Config is what the server is made of. All but Standing, Demo, Images, Assets
+// and Limits are required.
 type Config struct {
 	Shop     shop
 	Orders   orders
@@ -68,6 +68,11 @@ type Config struct {
 	Verifier *gate.Verifier
 	Now      func() time.Time
 	Log      *slog.Logger
+
+	// Standing is the state of a landed reservation by its order, which a replay
+	// of its key then tells: where the ledger follows the orders at a distance, it
+	// may still say "held" of what has been cancelled. nil: the ledger is as good.
+	Standing func(ctx context.Context, id stock.ID) (state stock.State, ok bool)
 
 	Demo   *Demo            // hands out shoppers; nil but in a demo
 	Shell  Asset            // the page of GET / and GET /a/{id}
@@ -105,6 +110,7 @@ type Server struct {
 	verifier *gate.Verifier
 	now      func() time.Time
 	log      *slog.Logger
+	standing func(ctx context.Context, id stock.ID) (state stock.State, ok bool)
 	demo     *Demo
 	files    files
 	http     fasthttp.Server
@@ -141,7 +147,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		shop: c.Shop, orders: c.Orders, payments: c.Payments, notices: c.Notices, verifier: c.Verifier,
-		now: c.Now, log: c.Log, demo: c.Demo, files: files,
+		now: c.Now, log: c.Log, standing: c.Standing, demo: c.Demo, files: files,
 		streams:  newStreams(c.Orders, c.Watchers, c.Now, l.Streams),
 		attempts: sync.Pool{New: func() any { return new(attempt) }},
 		// Requests carry the machine's own time, and so does what is kept of them.

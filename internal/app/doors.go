@@ -133,7 +133,8 @@ func (d *doors) openRedis(ctx context.Context, c Config, log *slog.Logger) (err 
 			d.clock.Floor(id.Time(n))
 		}
 	}
-	d.ids = id.NewSource(d.number.n, d.clock.Now)
+	// Marked: of an order that Redis lost nothing is left but its id.
+	d.ids = id.NewMarkingSource(d.number.n, d.clock.Now)
 	return nil
 }
 

@@ -67,7 +67,7 @@ func newEngine(c Config, d *doors, at Addresses, log *slog.Logger) (*engine, err
 	e.alarms = order.NewAlarms(log)
 	cashier := order.NewCashier(d.store, []payment.Provider{e.provider}, callbacks(c, at.Shopper), e.alarms, log, now)
 	newID := func(u stock.UserID) stock.OrderID {
-		return stock.OrderID(id.Format(d.ids.Next(id.GeneOf(string(u)))))
+		return stock.OrderID(id.Format(d.ids.For(string(u))))
 	}
 	late := order.NewLate(d.store, d.ledger, newID, log, now)
 	e.keeper = order.NewKeeper(d.store, cashier, late, e.alarms, now, d.clock.Jump)
@@ -90,7 +90,7 @@ func newEngine(c Config, d *doors, at Addresses, log *slog.Logger) (*engine, err
 	}
 	handlers = append(handlers, outbox.Named{Name: "notifications",
 		Topics: []string{order.TopicPaymentDue, order.TopicPaid, order.TopicCancelled, order.TopicRefunded}, Handle: notify(d.store)})
-	e.orders = order.NewDesk(d.store, d.ledger, cashier, landed, now)
+	e.orders = order.NewDesk(d.store, e.reads(), cashier, landed, now)
 	e.relay = outbox.New(d.store, handlers, now, rand.Float64, log, outbox.Options{Buried: e.alarms.DeadLetter})
 	e.books = e.newBooks()
 	if e.fleet != nil && e.role.worker {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
 	"sluice/internal/backend/redisstock"
 	"sluice/internal/bucket"
+	"sluice/internal/lib/id"
 	"sluice/internal/lib/run"
 	"sluice/internal/order"
 	"sluice/internal/proof"
@@ -208,6 +210,41 @@ func (f *fleet) allotted(ctx context.Context) (found []sale.Activity, err error)
 		found = append(found, a)
 	}
 	return found, nil
+}
+
+// reads is the ledger for who reads orders that have not landed.
+func (e *engine) reads() interface {
+	Lookup(ctx context.Context, ref stock.Ref) (stock.Receipt, error)
+} {
+	if e.fleet == nil {
+		return e.ledger // it is this process's own, and loses nothing
+	}
+	return &order.Recall{Ledger: e.ledger, Living: e.fleet.living, Minted: minted, Now: e.clock.Now}
+}
+
+// minted reads an order id: when it was made, if it can have been for this user.
+func minted(user stock.UserID, of stock.OrderID) (at time.Time, ok bool) {
+	n, err := id.Parse(string(of))
+	return id.Time(n), err == nil && id.Marked(n, string(user))
+}
+
+// living are the activities that have units, as the store has it now. From here
+// on the ledger's client takes one that Redis has nothing of for lost, though
+// this process may not have shown it so far.
+func (f *fleet) living(ctx context.Context) ([]stock.ActivityID, error) {
+	activities, err := f.allotted(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ids, follows := make([]stock.ActivityID, len(activities)), make(map[stock.ActivityID]struct{}, len(activities))
+	maps.Copy(follows, f.follows)
+	for i, a := range activities {
+		ids[i], follows[a.ID] = a.ID, struct{}{}
+	}
+	f.follows = follows
+	return ids, nil
 }
 
 // allocations are for the keepers of the buckets: what each is to open with if

@@ -148,6 +148,9 @@ func (e *engine) gateway(c Config) (*api.Server, error) {
 	}
 	front.Shop, front.Orders, front.Payments, front.Watchers = e.shop, e.orders, e.orders, e.watchers
 	front.Notices = notices{e.store}
+	if e.fleet != nil {
+		front.Standing = e.orders.Standing
+	}
 	front.Verifier, front.Demo, front.Now, front.Log = verifier, demo, e.clock.Now, e.log
 	return api.New(front)
 }

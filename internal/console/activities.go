@@ -138,7 +138,9 @@ func (c *console) serveActivities() {
 		func(ctx context.Context, in *activityInput) (*reply[activityBody], error) {
 			return activityReply(c.Sale.Create(ctx, in.activity()))
 		})
-	read(c, route("activity.list", http.MethodGet, "/v1/activities", "List activities by id", http.StatusOK),
+	read(c, about(route("activity.list", http.MethodGet, "/v1/activities", "List activities by id", http.StatusOK),
+		"Pages are by id: with limit, next stands in the answer while there may be more, and is the after of the next page. "+
+			"An activity that is created meanwhile is on its page by its id. living selects what still needs looking after."),
 		func(ctx context.Context, in *activityQuery) (*reply[activityList], error) {
 			found, err := c.Sale.Page(ctx, sale.Query{Living: in.Living, After: in.After, Limit: in.Limit})
 			list := activityList{Activities: make([]activityBody, len(found))}

@@ -47,7 +47,7 @@ func (c *console) record(ctx context.Context, action, subject string, asked any)
 
 type auditQuery struct {
 	Before int64 `query:"before" minimum:"0" doc:"Only ids below this one"`
-	Limit  int   `query:"limit" minimum:"1" maximum:"500" default:"100"`
+	Limit  int   `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"Entries of a page"`
 }
 
 type auditList struct {

@@ -23,7 +23,7 @@ func (in *deadPath) asked() (string, any) { return strconv.FormatInt(in.ID, 10),
 
 type deadQuery struct {
 	After int64 `query:"after" minimum:"0" doc:"Only ids after this one"`
-	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"100"`
+	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"Dead letters of a page"`
 }
 
 type deadList struct {

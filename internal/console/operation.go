@@ -39,6 +39,12 @@ func route(action, method, path, summary string, status int) huma.Operation {
 	}
 }
 
+// about is an operation with more to say than its summary.
+func about(op huma.Operation, description string) huma.Operation {
+	op.Description = description
+	return op
+}
+
 // read registers a call that changes nothing.
 func read[I, O any](c *console, op huma.Operation, f func(context.Context, *I) (*O, error)) {
 	huma.Register(c.api, op, func(ctx context.Context, in *I) (*O, error) {

@@ -42,7 +42,7 @@ type orderQuery struct {
 	Activity string `query:"activity" maxLength:"64"`
 	State    string `query:"state" enum:"created,paid,fulfilled,cancelled,refunded,refused"`
 	Before   string `query:"before" maxLength:"64" doc:"Only orders with a smaller id"`
-	Limit    int    `query:"limit" minimum:"1" maximum:"500" default:"100"`
+	Limit    int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"Orders of a page"`
 }
 
 type orderList struct {

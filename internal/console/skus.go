@@ -29,7 +29,7 @@ func (in *skuInput) asked() (string, any) { return string(in.Body.ID), in.Body }
 
 type skuPage struct {
 	After string `query:"after" maxLength:"64" doc:"Only ids after this one"`
-	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"100"`
+	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"SKUs of a page"`
 }
 
 type skuList struct {

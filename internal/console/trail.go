@@ -20,7 +20,7 @@ type unitsQuery struct {
 	ID    stock.ActivityID `path:"id" maxLength:"64"`
 	SKU   stock.SKU        `query:"sku" maxLength:"64" doc:"May be left out when the activity has only one"`
 	From  int              `query:"from" minimum:"1" maximum:"1000000000" default:"1" doc:"The first number of the page"`
-	Limit int              `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+	Limit int              `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Units of a page"`
 	Unit  int              `query:"unit" minimum:"1" maximum:"1000000000" doc:"Only this one, with its history"`
 }
 

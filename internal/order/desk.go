@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"sluice/internal/lib/outbox"
@@ -24,6 +25,8 @@ type Desk struct {
 	cashier *Cashier
 	changed func() <-chan struct{}
 	now     func() time.Time
+
+	blind atomic.Int64 // Unix ms until which Standing does not ask
 }
 
 const (
@@ -40,14 +43,16 @@ func NewDesk(store Store, ledger lookups, cashier *Cashier, changed func() <-cha
 	if changed == nil {
 		changed = func() <-chan struct{} { return nil }
 	}
-	return &Desk{store, ledger, cashier, changed, now}
+	return &Desk{store: store, ledger: ledger, cashier: cashier, changed: changed, now: now}
 }
 
 // Get answers a shopper's order, or ErrNoSuchOrder. One that has not landed
-// has Version 0, no products, and is created, or refused when its ledger lost it.
+// has Version 0, no products, and is created. When its ledger lost it it is
+// refused for ReasonLost, and of everything else only ID and User are sure to be
+// there.
 func (d *Desk) Get(ctx context.Context, user stock.UserID, id stock.OrderID) (Order, error) {
 	o, err := d.landed(ctx, user, id)
-	if !errors.Is(err, ErrNoSuchOrder) || o.ID != "" {
+	if !errors.Is(err, ErrNoSuchOrder) {
 		d.tellLedger(ctx, o)
 		return o, err
 	}
@@ -58,11 +63,24 @@ func (d *Desk) Get(ctx context.Context, user stock.UserID, id stock.OrderID) (Or
 	if err != nil {
 		return Order{}, fmt.Errorf("order %s: %w", id, err)
 	}
-	o, _, err = FromReservation(stock.Entry{Kind: stock.EntryReserved, Reservation: &r.Reservation})
-	if err != nil {
+	if o, err = unlandedOrder(&r.Reservation); err != nil {
 		return Order{}, fmt.Errorf("order %s: %w", id, err)
 	}
+	return o, nil
+}
+
+// unlandedOrder is the order of which there is only a reservation. Its terms may
+// be gone, and are then nothing to guess at: Terms.Currency is "".
+func unlandedOrder(r *stock.Reservation) (o Order, err error) {
+	if len(r.Terms) == 0 {
+		o = Order{ID: r.Order, Reservation: r.ID, Activity: r.ID.Activity, User: r.User, CreatedAt: r.At, ExpiresAt: r.Expires, LateOf: r.Late}
+	} else if o, _, err = FromReservation(stock.Entry{Kind: stock.EntryReserved, Reservation: r}); err != nil {
+		return Order{}, err
+	}
 	o.Version, o.State, o.PaidAt, o.CheckAt = 0, unlanded(r.State), 0, 0
+	if r.ID == (stock.ID{}) {
+		o.Reason = ReasonLost
+	}
 	return o, nil
 }
 
@@ -88,12 +106,12 @@ func (d *Desk) tellLedger(ctx context.Context, o Order) {
 // sure of the ledger.
 const recentChange stock.Millis = 30_000
 
-// landed reads the row. Another user's is ErrNoSuchOrder together with its
-// id, so that the caller does not go on looking.
+// landed reads the row. Another user's is no such order, and from there on
+// nothing may come out otherwise than if there were none.
 func (d *Desk) landed(ctx context.Context, user stock.UserID, id stock.OrderID) (Order, error) {
 	o, err := d.store.Get(ctx, id)
 	if err == nil && o.User != user {
-		return Order{ID: id}, noSuchOrder(id)
+		return Order{}, noSuchOrder(id)
 	}
 	return o, err
 }
@@ -129,6 +147,37 @@ func (d *Desk) Reservation(ctx context.Context, user stock.UserID, id stock.ID) 
 		return Reservation{}, none
 	}
 	return Reservation{Reservation: r.Reservation, OrderState: unlanded(r.State)}, nil
+}
+
+// Bounds of Standing: how long it waits for the store, and how long it then
+// leaves a store alone that did not answer.
+const (
+	standingWait  = 250 * time.Millisecond
+	standingSleep = time.Second
+)
+
+// Standing is what a reservation is by its order, which has the last word once
+// it has landed. It is for who has only asked the ledger, and the ledger follows
+// the order by events: a busy relay is a second behind. ok is false when the
+// order has not landed, and also when the store does not say so at once: then
+// what the ledger says has to do, as a replay of a key must not need the store.
+func (d *Desk) Standing(ctx context.Context, id stock.ID) (state stock.State, ok bool) {
+	now := d.now()
+	if now.UnixMilli() < d.blind.Load() {
+		return 0, false
+	}
+	call, cancel := context.WithTimeout(ctx, standingWait)
+	defer cancel()
+	found, err := d.store.List(call, Query{Reservation: &id, Limit: 1})
+	if err != nil && ctx.Err() == nil {
+		d.blind.Store(now.Add(standingSleep).UnixMilli())
+	}
+	if err != nil || len(found) == 0 {
+		return 0, false
+	}
+	o := &found[0]
+	d.tellLedger(ctx, *o)
+	return stateOf(o.State, o.Reason, o.Terms.Restock), true
 }
 
 // Pay starts a payment, or finds the open one, and answers where to pay. It
@@ -170,8 +219,8 @@ func (d *Desk) await(ctx context.Context, user stock.UserID, id stock.OrderID) e
 	defer poll.Stop()
 	for known := false; ; {
 		changed := d.changed()
-		o, err := d.landed(ctx, user, id)
-		if err == nil || !errors.Is(err, ErrNoSuchOrder) || o.ID != "" {
+		_, err := d.landed(ctx, user, id)
+		if !errors.Is(err, ErrNoSuchOrder) {
 			return err
 		}
 		if !known { // an id that was never given out is not worth waiting for

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,6 +101,67 @@ func TestCancel(t *testing.T) {
 	s.wants(err, order.ErrState)
 	_, err = s.desk.Cancel(t.Context(), "ann", s.paid(terms(1, "", false)).ID)
 	s.wants(err, order.ErrState)
+}
+
+// halting is a store whose lists come only when it is let go.
+type halting struct {
+	order.Store
+	halts atomic.Bool
+	lists atomic.Int64
+}
+
+func (h *halting) List(ctx context.Context, q order.Query) ([]order.Order, error) {
+	h.lists.Add(1)
+	if h.halts.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return h.Store.List(ctx, q)
+}
+
+// A replay of a key tells what the order says, though the ledger has not heard
+// of it; and waits for no store that does not answer.
+func TestStanding(t *testing.T) {
+	s := newShop(t, 10, 0)
+	store := &halting{Store: s.store}
+	desk := order.NewDesk(store, s.ledger, s.cashier, s.lander.Changed, s.now)
+	r := s.reserve("ann", terms(1, "", false))
+	f := func(id stock.ID, want stock.State) {
+		t.Helper()
+		if got, ok := desk.Standing(t.Context(), id); got != want || ok != (want != 0) {
+			t.Errorf("%s stands as %s, %v; want %s", id, got, ok, want)
+		}
+	}
+	f(r.ID, 0)
+	s.land()
+	f(r.ID, stock.Held)
+	s.ledger.fail(stock.ErrUnknown, nil) // whatever the cancel says is not heard
+	if _, err := desk.Cancel(t.Context(), "ann", r.Order); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := s.ledger.Lookup(t.Context(), stock.Ref{ID: r.ID}); err != nil || again.State != stock.Held {
+		t.Fatalf("the ledger says %s, %v: nothing to see", again.State, err)
+	}
+	f(r.ID, stock.Released)
+	f(stock.ID{Activity: "sale", Epoch: 1, Number: 99}, 0)
+
+	s.ledger.fail(nil, nil)
+	f(r.ID, stock.Released)
+	if got := s.ledgerState(s.get(r.Order)); got != stock.Released {
+		t.Errorf("who has read it buys again, and the ledger still says %s", got)
+	}
+
+	store.halts.Store(true)
+	asked := store.lists.Load()
+	for range 3 {
+		f(r.ID, 0)
+	}
+	if n := store.lists.Load() - asked; n != 1 {
+		t.Errorf("a store that does not answer was asked %d times", n)
+	}
+	store.halts.Store(false)
+	s.advance(time.Second)
+	f(r.ID, stock.Released)
 }
 
 func TestFulfil(t *testing.T) {

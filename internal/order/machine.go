@@ -37,6 +37,7 @@ const (
 	ReasonTimeout  = "timeout"
 	ReasonShopper  = "shopper"
 	ReasonOperator = "operator"
+	ReasonLost     = "lost" // by the ledger, while it was pending; never of a row
 )
 
 type step struct {

@@ -330,9 +330,14 @@ func quote(quantity int, unit pricing.Money) pricing.Quote {
 // reserve holds units in the ledger and lands nothing.
 func (s *shop) reserve(user stock.UserID, t pricing.Terms) stock.Receipt {
 	s.t.Helper()
+	return s.reserveAs(user, s.newID(user), t)
+}
+
+// reserveAs gives the order this id.
+func (s *shop) reserveAs(user stock.UserID, id stock.OrderID, t pricing.Terms) stock.Receipt {
+	s.t.Helper()
 	raw, err := json.Marshal(t)
 	s.must(err)
-	id := s.newID(user)
 	r, err := s.ledger.Reserve(s.t.Context(), stock.Request{
 		Activity: "sale", User: user, Key: "k" + string(id), Order: id, Terms: raw, At: s.at(),
 		Lines: []stock.Line{{SKU: "cup", Quantity: t.Lines[0].Quantity}},

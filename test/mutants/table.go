@@ -71,7 +71,7 @@ var mutants = []mutant{
 	{"a second capture is kept", money, "\tdefault:\n\t\twhy = refundSecond\n\t}", "\tdefault:\n\t\tc.Pays = o.ID\n\t}", inOrder, ""},
 	{"a callback counts each time it comes", money, "if o.Money.capture(c.ID) != nil {\n\t\t\tcontinue\n\t\t}", "", inOrder, ""},
 	{"a late payment reserves anew with each try", late, "Key:         \"late:\" + c.Payment,", "Key:         \"late:\" + c.Payment + now.Time().String(),", inOrder, "Late"},
-	{"an order that has not landed is a 404", desk, "if !errors.Is(err, ErrNoSuchOrder) || o.ID != \"\" {", "if true {", inOrder, ""},
+	{"an order that has not landed is a 404", desk, "if !errors.Is(err, ErrNoSuchOrder) {\n\t\td.tell", "if true {\n\t\td.tell", inOrder, ""},
 	{"a limit counts what its owner has read to be over", desk, "< recentChange {", "< 0 {", inOrder, "Reading"},
 	{"anybody's order can be read", desk, "if err == nil && o.User != user {", "if false {", inOrder, ""},
 	{"a returning buyer meets the gate's refusals", purchase, "if face.Holds(r.User) {", "if false {", "./internal/sale", ""},

@@ -6,7 +6,8 @@
 //	bits 62..22  41  milliseconds since 2025-01-01 UTC (until 2094)
 //	bits 21..12  10  gene of the user, 0..1023
 //	bits 11..4    8  worker, 0..255: one per minting process
-//	bits  3..0    4  sequence within (millisecond, gene, worker)
+//	bits  3..0    4  sequence within (millisecond, gene, worker), or, from a
+//	                 marking source, four more bits of the user: their mark
 //
 // Invariants: a Source never mints the same id twice, and the ids of one gene
 // ascend, whatever the clock does. When the 16 ids of a millisecond are used up
@@ -43,6 +44,9 @@ const (
 	Workers = 1 << workerBits
 )
 
+// maxBorrowed is how far ahead of the clock ids with a mark may be, in ms.
+const maxBorrowed = 1000
+
 // epoch is 2025-01-01T00:00:00Z in Unix milliseconds.
 const epoch = 1735689600000
 
@@ -54,6 +58,7 @@ var ErrMalformed = errors.New("malformed id")
 type Source struct {
 	now    func() time.Time
 	worker uint64
+	marks  bool
 	// last holds, per gene, milliseconds << 4 | sequence of the newest id, so
 	// that a full sequence carries into the next millisecond by plain addition.
 	last [Genes]atomic.Uint64
@@ -75,6 +80,41 @@ func NewSource(worker int, now func() time.Time) *Source {
 	return s
 }
 
+// NewMarkingSource is a source whose For puts the user's mark where others
+// count, so that an id says of 16,383 in 16,384 users that it is not theirs. That
+// leaves one id a millisecond for a gene, a million a second for all of them.
+// What comes faster borrows milliseconds, and no more than a second of them: a
+// gene that is so far ahead gets ids without a mark, or one user in a hurry
+// would drive the time in ids away from the clock.
+func NewMarkingSource(worker int, now func() time.Time) *Source {
+	s := NewSource(worker, now)
+	s.marks = true
+	return s
+}
+
+// For mints an id for a user, above all that this source gave out for the
+// user's gene before.
+func (s *Source) For(user string) uint64 {
+	sum := xxhash.Sum64String(user)
+	gene := geneOf(sum)
+	if !s.marks {
+		return s.Next(gene)
+	}
+	last := &s.last[gene]
+	floor := millis(s.now())
+	for {
+		old := last.Load()
+		ms := max(old>>sequenceBits+1, floor)
+		if ms > floor+maxBorrowed {
+			return s.Next(gene)
+		}
+		// The whole millisecond is used up, for Next too.
+		if last.CompareAndSwap(old, ms<<sequenceBits|(1<<sequenceBits-1)) {
+			return s.compose(ms, gene, markOf(sum))
+		}
+	}
+}
+
 // Next mints an id for a user of the gene (0..Genes-1), above all that this
 // source gave out for the gene before.
 func (s *Source) Next(gene uint16) uint64 {
@@ -89,12 +129,15 @@ func (s *Source) Next(gene uint16) uint64 {
 		if !last.CompareAndSwap(old, next) {
 			continue
 		}
-		ms, sequence := next>>sequenceBits, next&(1<<sequenceBits-1)
-		if ms >= 1<<timeBits {
-			panic("id: the 41 bits of time are used up")
-		}
-		return ms<<timeShift | uint64(gene)<<geneShift | s.worker<<workerShift | sequence
+		return s.compose(next>>sequenceBits, gene, next&(1<<sequenceBits-1))
 	}
+}
+
+func (s *Source) compose(ms uint64, gene uint16, low uint64) uint64 {
+	if ms >= 1<<timeBits {
+		panic("id: the 41 bits of time are used up")
+	}
+	return ms<<timeShift | uint64(gene)<<geneShift | s.worker<<workerShift | low
 }
 
 // millis is t in milliseconds since the epoch of ids; 0 for anything earlier.
@@ -103,7 +146,19 @@ func millis(t time.Time) uint64 { return uint64(max(0, t.UnixMilli()-epoch)) }
 // GeneOf is the gene of a user, 0..Genes-1: the top bits of xxHash64. The low
 // bits are left to choices below the gene (bucket, table), which would
 // otherwise be correlated with it and leave places empty.
-func GeneOf(user string) uint16 { return uint16(xxhash.Sum64String(user) >> (64 - geneBits)) }
+func GeneOf(user string) uint16 { return geneOf(xxhash.Sum64String(user)) }
+
+func geneOf(sum uint64) uint16 { return uint16(sum >> (64 - geneBits)) }
+
+// markOf is the four bits below the gene.
+func markOf(sum uint64) uint64 { return sum >> (64 - geneBits - sequenceBits) & (1<<sequenceBits - 1) }
+
+// Marked says whether an id has the gene and the mark of a user, as all do that
+// a marking source minted for this user, and one in 16,384 of all others.
+func Marked(id uint64, user string) bool {
+	sum := xxhash.Sum64String(user)
+	return Gene(id) == geneOf(sum) && id&(1<<sequenceBits-1) == markOf(sum)
+}
 
 // Gene is the gene in an id, 0..Genes-1.
 func Gene(id uint64) uint16 { return uint16(id >> geneShift & (Genes - 1)) }

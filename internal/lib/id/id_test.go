@@ -107,13 +107,17 @@ func TestProperties(t *testing.T) {
 
 func TestUniqueAcrossGoroutines(t *testing.T) {
 	const goroutines, each = 8, 5_000
-	s := NewSource(0, time.Now)
+	s := NewMarkingSource(0, time.Now)
 	ids := make([][]uint64, goroutines)
 	var wg sync.WaitGroup
 	for g := range goroutines {
 		wg.Go(func() {
 			for i := range each {
-				ids[g] = append(ids[g], s.Next(uint16(i%3))) // few genes: they collide
+				n := s.For("alice")
+				if i%2 == 0 {
+					n = s.Next(uint16(i % 3)) // few genes: they collide
+				}
+				ids[g] = append(ids[g], n)
 			}
 		})
 	}
@@ -131,6 +135,49 @@ func TestUniqueAcrossGoroutines(t *testing.T) {
 			}
 			last[Gene(n)] = n
 		}
+	}
+}
+
+func TestMarks(t *testing.T) {
+	now := start
+	s, plain := NewMarkingSource(3, func() time.Time { return now }), NewSource(3, func() time.Time { return now })
+	now = now.Add(time.Second)
+	newest, others := uint64(0), 0
+	for i := range 1000 {
+		n := s.For("alice")
+		if n <= newest || !Marked(n, "alice") || Gene(n) != GeneOf("alice") || Worker(n) != 3 {
+			t.Fatalf("%d after %d, marked %v", n, newest, Marked(n, "alice"))
+		}
+		newest = n
+		if Marked(n, "user-"+strconv.Itoa(i)) {
+			others++
+		}
+	}
+	if others > 2 { // one in 16,384
+		t.Errorf("%d of 1000 ids could be somebody else's", others)
+	}
+	if n := s.Next(GeneOf("alice")); n <= newest {
+		t.Errorf("Next gave %d after %d", n, newest)
+	}
+	// In a hurry: ids stay near the clock, and are still never the same.
+	for range 30_000 {
+		n := s.For("alice")
+		if n <= newest {
+			t.Fatalf("%d after %d", n, newest)
+		}
+		newest = n
+	}
+	if ahead := Time(newest).Sub(now); ahead > 4*time.Second {
+		t.Errorf("31,000 ids at once are %s ahead of the clock", ahead)
+	}
+	marked := 0
+	for range 160 {
+		if Marked(plain.For("alice"), "alice") {
+			marked++
+		}
+	}
+	if marked != 10 { // each millisecond has one
+		t.Errorf("%d of 160 ids of a source that counts are marked", marked)
 	}
 }
 
@@ -198,6 +245,14 @@ func BenchmarkNext(b *testing.B) {
 			s.Next(gene)
 		}
 	})
+}
+
+func BenchmarkFor(b *testing.B) {
+	s := NewMarkingSource(0, time.Now)
+	b.ReportAllocs()
+	for b.Loop() {
+		s.For("0192f0c1-5e6b-7d3a-8c1e-2b1f6a9d4e77")
+	}
 }
 
 func BenchmarkGeneOf(b *testing.B) {

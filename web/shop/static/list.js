@@ -98,7 +98,7 @@ function entry(o, clock, refresh, signal) {
       h("p", null, moment(o.created_at)),
       h("p", { class: "id" }, o.id),
       note),
-    h("p", { class: "price" }, money(o.total)),
+    h("p", { class: "price" }, o.total ? money(o.total) : ""),
     state,
     h("div", { class: "do" }, unpaid(is) && actions(o.id, o.activity, told, signal)));
 }
