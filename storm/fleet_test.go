@@ -27,6 +27,7 @@ const (
 	hastySoldOut fault = "says sold_out before units came" // although some are in transit
 	sameEpoch    fault = "buys anew in the same epoch"     // a key gets a second reservation without a loss
 	hidesPending fault = "does not know what is pending"   // the reservation is not found before it has landed
+	hidesLost    fault = "answers 404 for what it lost"    // the owner of an order that was lost hears that there is none
 	forgetsTerms fault = "changes what was pending"        // an order costs more once it has landed
 )
 
@@ -323,6 +324,7 @@ func TestStormFindsBugsOfFleets(t *testing.T) {
 	f(sellsRefused, "was refused, and asking to pay for it was answered 200")
 	f(revives, "although it had been shown as refused")
 	f(keepsLost, "stayed unsold")
+	f(hidesLost, "cannot be read by its owner")
 	f(deniesKeys, "false refusal")
 	f(movesNothing, "stayed unsold")
 	f(losesMoves, "1 of them in transit")

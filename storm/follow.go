@@ -159,17 +159,12 @@ func (r *rehearsal) show(rc *receipt, left int, again func(*receipt, int)) (show
 		r.retry(left, func(left int) { again(rc, left) })
 		return shown
 	}
-	if is, _ := r.oracle.outcomeOf(rc); a.status == 404 && is != promised {
-		// Lost with an engine, or it is a lie: its reservation will tell.
-		r.oracle.denied(rc, "404 for its order")
-		return shown
-	}
 	if !a.ok() || json.Unmarshal(a.body, &shown) != nil {
 		r.oracle.broken.add("order %s cannot be read by its owner %s: %s", rc.given.Order, userName(rc.try.user), a)
 		return shownOrder{}
 	}
 	r.history.read(rc, shown.State, sent, now)
-	if shown.Total != rc.given.Total {
+	if lost := shown.State == "refused" && shown.Total == (Money{}); !lost && shown.Total != rc.given.Total {
 		r.oracle.broken.add("order %s of %s shows %s, its receipt said %s", rc.given.Order, userName(rc.try.user), shown.Total, rc.given.Total)
 	}
 	return shown

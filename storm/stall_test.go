@@ -282,7 +282,7 @@ func (s *stall) order(ctx *fasthttp.RequestCtx, id, action string) {
 		return
 	}
 	o := s.find(id)
-	if o == nil || o.gone || (o.User != user && s.fault != showsAll) || (s.fault == hidesOrders && !o.read) {
+	if o == nil || (o.gone && s.fault == hidesLost) || (o.User != user && s.fault != showsAll) || (s.fault == hidesOrders && !o.read) {
 		if o != nil {
 			o.read = true
 		}

@@ -193,6 +193,9 @@ func (s *stall) payments() map[string]int64 {
 
 // shown is what the owner sees.
 func (s *stall) shown(o *stallOrder) shownOrder {
+	if o.gone {
+		return shownOrder{State: o.State} // nobody knows any more what it was
+	}
 	shown := shownOrder{State: o.State, Total: o.Total, ReplacedBy: o.ReplacedBy}
 	for _, back := range o.Refunds {
 		shown.Refunded.Currency, shown.Refunded.State = back.Amount.Currency, back.State
