@@ -17,6 +17,7 @@ var (
 	mirrorAgeDesc  = describe("mirror_age_seconds", "Age of what this process knows of an activity's ledger.", "activity")
 	mirrorLagDesc  = describe("mirror_behind", "Log entries that are known of and not read yet, over all buckets of an activity.", "activity")
 	mirrorSureDesc = describe("mirror_ready", "1 while refusals may be answered without asking the ledger.", "activity")
+	mirrorDownDesc = describe("mirror_buckets_not_accepting", "Buckets of an activity that do not accept, as this process read them last: being opened or rebuilt, or kept by nobody.", "activity")
 	stateDesc      = describe("bucket_state", "1 for the state that a bucket of this worker is in.", "activity", "bucket", "state")
 	epochDesc      = describe("bucket_epoch", "Epoch in which a bucket accepts.", "activity", "bucket")
 	markDesc       = describe("bucket_landed_position", "Last position of a bucket's log that has landed.", "activity", "bucket")
@@ -47,6 +48,7 @@ func (f *fleet) collect(m meter) {
 		}
 		m.gauge(mirrorLagDesc, float64(s.Behind), activity)
 		m.gauge(mirrorSureDesc, truth(s.Ready), activity)
+		m.gauge(mirrorDownDesc, float64(s.NotAccepting), activity)
 	}
 	if f.role.worker {
 		f.collectBuckets(m)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -197,6 +198,66 @@ func TestBackBehindTheWatermark(t *testing.T) {
 	f(true)
 }
 
+// An engine that cannot be asked has lost nothing yet: nothing is rebuilt for a
+// while, whoever the keeper is, and gateways go on selling. But not for ever.
+func TestEngineThatCannotBeAsked(t *testing.T) {
+	w := newWorld(t, t.Context(), openStore(t), 1, 10, 0)
+	k := w.hire()
+	w.serve()
+	away := ""
+	w.engine.Before = func(operation string, _ stock.Place) error {
+		if away == "all" || away == operation {
+			return errors.New("no route")
+		}
+		return nil
+	}
+	pass := func(d time.Duration) {
+		for end := w.clock.Add(d); w.clock.Before(end); w.clock = w.clock.Add(250 * time.Millisecond) {
+			for _, k := range w.workers {
+				k.step()
+			}
+		}
+	}
+	stats := func() (s bucket.Stats) {
+		for _, s = range k.Stats() {
+			return s
+		}
+		return s // it has not looked at anything yet
+	}
+	f := func(what string, silence time.Duration, rebuilt bool, lastly bucket.State) {
+		t.Helper()
+		before := stats().Recoveries
+		away = what
+		if what != "all" {
+			defer func(i int) { w.is(w.bought[i], stock.Held) }(w.sell("ann"))
+		}
+		pass(silence)
+		if s := stats(); s.State != lastly || s.Reason == "" {
+			t.Errorf("%s is silent for %v: %+v", what, silence, s)
+		}
+		away = ""
+		pass(time.Second) // more than the longest pause
+		w.serve()
+		s := stats()
+		if got := s.Recoveries - before; got > 1 || (got == 1) != rebuilt || s.State != bucket.Serving {
+			t.Errorf("%s was silent for %v: rebuilt %d times; %+v", what, silence, got, s)
+		}
+		if rebuilt && s.Times[len(s.Times)-1].Took < 10*time.Second {
+			t.Errorf("%s was silent for %v: %+v", what, silence, s.Times)
+		}
+		w.settled()
+	}
+	f("head", 9*time.Second, false, bucket.Serving)
+	f("all", 9*time.Second, false, bucket.Serving)
+	f("head", 12*time.Second, true, bucket.Serving)
+	f("all", 30*time.Second, true, bucket.Recovering)
+	w.must(k.Close(t.Context()))
+	k.dead = true
+	k = w.hire()
+	f("head", 9*time.Second, false, bucket.Opening)
+	f("all", 30*time.Second, true, bucket.Recovering)
+}
+
 // What the book would not have lands as refused, or does not land; the engine,
 // which believes it, is rebuilt before anybody is told that it is held.
 func TestBookHasTheLastWord(t *testing.T) {
@@ -332,4 +393,57 @@ func TestRetire(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
+}
+
+// Whoever takes over a bucket with a long history looks at all of its moves at
+// once, and lets nobody wait for that who needs units now.
+func TestMovesOfLongAgo(t *testing.T) {
+	const old = 3*order.MaxAdjusted/2 - 10
+	w := newWorld(t, t.Context(), openStore(t), 2, 4000, 0)
+	first := w.hire()
+	w.serve()
+	for range old {
+		w.pull(0, 1, 1)
+	}
+	w.rest()
+	w.must(first.Close(t.Context()))
+	first.dead = true
+	next := w.hire()
+	w.clock = w.clock.Add(2 * ttl)
+	asked, needed := 0, "in-0-m"+strconv.Itoa(old+1)
+	next.adjusted = func(ids []string) {
+		asked++
+		if slices.Contains(ids, needed) {
+			t.Error("the credit of a move that was just made was looked for")
+		}
+	}
+	w.pull(0, 1, 1)
+	given := false
+	next.credited = func(m stock.Move) { given = given || m.Credit(0).ID == needed }
+	for steps := 0; !given; steps++ {
+		if steps > 20 {
+			t.Fatal("new units wait behind old ones")
+		}
+		w.clock = w.clock.Add(5 * time.Millisecond)
+		next.step()
+	}
+	if asked > 1 {
+		t.Errorf("%d looks at the store before units arrive that are needed now", asked)
+	}
+	next.credited, needed = nil, ""
+	unsettled := func() (n int) {
+		for _, s := range next.Stats() {
+			n += s.InTransit
+		}
+		return n
+	}
+	for steps := 0; unsettled() > 0; steps++ {
+		if steps > 10 {
+			t.Fatalf("%d of %d moves are still to be looked at", unsettled(), old)
+		}
+		w.clock = w.clock.Add(60 * time.Millisecond)
+		next.step()
+	}
+	w.rest()
+	w.settled()
 }

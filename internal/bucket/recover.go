@@ -10,6 +10,29 @@ import (
 	"sluice/internal/stock"
 )
 
+// silentFor is how long an engine that cannot be asked is asked again before its
+// bucket is rebuilt all the same.
+const silentFor = 10 * time.Second
+
+// head asks the engine for the bucket's newest entry. One that cannot be asked
+// has said nothing about the bucket, which gateways may reach and which may have
+// lost nothing. So it is asked again, like anything that fails, but with an end:
+// what fails for silentFor may be what the bucket has become, and go on until
+// it is rebuilt. If nobody can reach the engine, that goes on until it is back.
+func (t *tenure) head(ctx context.Context, epoch uint32) (stock.Cursor, error) {
+	at, err := t.Engine.Head(ctx, t.place, epoch)
+	switch {
+	case err == nil:
+		t.silent = time.Time{}
+	case errors.Is(err, stock.ErrNotReady), ctx.Err() != nil:
+	case t.silent.IsZero():
+		t.silent = t.Now()
+	case t.Now().Sub(t.silent) >= silentFor:
+		err = fmt.Errorf("%w: it could not be asked for %v: %w", stock.ErrNotReady, silentFor, err)
+	}
+	return at, err
+}
+
 // lost says that the log itself is at fault: what follows in it is not the work
 // of this bucket's engine, or is gone. Any other failure passes.
 func lost(err error) bool {
@@ -113,7 +136,7 @@ func (t *tenure) survivors(ctx context.Context) (order.Kept, error) {
 // Recovery is one rebuilding of a bucket.
 type Recovery struct {
 	Why   string
-	At    time.Time     // when it was found to be needed
+	At    time.Time     // when it was found to be needed, or the engine to be silent
 	Took  time.Duration // from then until the bucket accepted again
 	Epoch uint32        // in which it accepts since
 }

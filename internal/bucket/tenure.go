@@ -24,8 +24,7 @@ const (
 	Retired    State = "retired" // over for good
 )
 
-// tenure is what a keeper knows of one bucket. While the lease is held its step
-// goes round between two places:
+// tenure is what a keeper knows of one bucket. With the lease its step goes round:
 //
 //	open  the fence in the store, then either resume, where the engine accepts in
 //	      the store's epoch and has everything that has landed; or recover
@@ -50,6 +49,7 @@ type tenure struct {
 	allocation stock.Allocation
 	why        string    // the engine is not to be believed, and why; empty: look at it first
 	since      time.Time // of why
+	silent     time.Time // since when the engine could not be asked; zero: it could
 	token      uint64
 	epoch      uint32
 	lander     *order.Lander
@@ -89,7 +89,7 @@ func newTenure(o *Options, p stock.Place) *tenure {
 
 // enter begins a tenure: the lease was just given.
 func (t *tenure) enter() {
-	t.state, t.why, t.failing, t.wait = Opening, "", "", 0
+	t.state, t.why, t.failing, t.wait, t.silent = Opening, "", "", 0, time.Time{}
 }
 
 // leave ends it. What was learnt is of no use to a later one.
@@ -143,7 +143,10 @@ func (t *tenure) pause(worked bool, err error) time.Duration {
 // doubt makes the next step rebuild the engine.
 func (t *tenure) doubt(why string, args ...any) {
 	if t.why == "" {
-		t.why, t.since = fmt.Sprintf(why, args...), t.Now()
+		t.why, t.since = fmt.Sprintf(why, args...), t.silent
+		if t.silent.IsZero() {
+			t.since = t.Now()
+		}
 		t.Logger.Warn("bucket has to be rebuilt", "log", t.log, "epoch", t.epoch, "landed", t.mark.Position, "why", t.why)
 	}
 	t.reopen()
@@ -186,10 +189,10 @@ func (t *tenure) open(ctx context.Context) (err error) {
 
 // resume takes over a bucket that has lost nothing. The engine does not notice.
 func (t *tenure) resume(ctx context.Context, at stock.Cursor) error {
-	head, err := t.Engine.Head(ctx, t.place, at.Epoch)
+	head, err := t.head(ctx, at.Epoch)
 	switch {
 	case errors.Is(err, stock.ErrNotReady):
-		t.doubt("the engine does not accept in epoch %d", at.Epoch)
+		t.doubt("the engine does not accept in epoch %d: %v", at.Epoch, err)
 		return nil
 	case err != nil:
 		return err
@@ -248,7 +251,8 @@ func (t *tenure) land(book *stock.Book, at stock.Cursor) {
 // begin serves. What has landed before may not have been told to the engine, nor
 // may the units of a debit have been passed on.
 func (t *tenure) begin(rules []stock.Entry) {
-	t.state, t.told, t.trim, t.trimAt = Serving, stock.Cursor{Log: t.log, Epoch: t.epoch}, stock.Cursor{}, time.Time{}
+	t.state, t.told = Serving, stock.Cursor{Log: t.log, Epoch: t.epoch}
+	t.trim, t.trimAt, t.silent = stock.Cursor{}, time.Time{}, time.Time{}
 	t.moves = make(map[string]*transit)
 	for i := range rules {
 		t.debited(&rules[i], false)
@@ -294,10 +298,10 @@ func (t *tenure) contradicted(err error) {
 
 // serve lands what is new and tells who has to know.
 func (t *tenure) serve(ctx context.Context) (worked bool, err error) {
-	head, err := t.Engine.Head(ctx, t.place, t.epoch)
+	head, err := t.head(ctx, t.epoch)
 	switch {
 	case errors.Is(err, stock.ErrNotReady):
-		t.doubt("the engine does not accept in epoch %d any more", t.epoch)
+		t.doubt("the engine does not accept in epoch %d any more: %v", t.epoch, err)
 		return true, nil
 	case err != nil:
 		return false, fmt.Errorf("head of %s: %w", t.log, err)

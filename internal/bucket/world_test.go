@@ -8,6 +8,7 @@ import (
 	"iter"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -114,12 +115,18 @@ type worker struct {
 	happens func() string // "before" or "after": the call fails then, and all that follow
 	dead    bool
 	spoil   func(stream []stock.Entry) []stock.Entry // what it reads of a log, may be nil
+
+	one      sync.Mutex // its calls come one after the other
+	credited func(m stock.Move)
+	adjusted func(ids []string)
 }
 
 var errDead = errors.New("the process was killed")
 
 // call runs one call of the worker.
 func (k *worker) call(f func() error) error {
+	k.one.Lock()
+	defer k.one.Unlock()
 	if k.dead {
 		return errDead
 	}
@@ -148,6 +155,9 @@ func (w *world) hire() *worker {
 		Engine:  engineOf{k}, Log: logOf{k}, Store: storeOf{w.store, k}, Buckets: storeOf{w.store, k},
 		Credit: func(ctx context.Context, m stock.Move, at stock.Millis) error {
 			return k.call(func() error {
+				if k.credited != nil {
+					k.credited(m)
+				}
 				if w.noCredit {
 					return stock.ErrNotReady
 				}
@@ -256,6 +266,17 @@ func (s storeOf) Watermark(ctx context.Context, log stock.LogID) (at stock.Curso
 
 func (s storeOf) Land(ctx context.Context, b order.Batch) error {
 	return s.k.call(func() error { return s.Store.Land(ctx, b) })
+}
+
+func (s storeOf) Adjusted(ctx context.Context, log stock.LogID, ids []string) (is []bool, err error) {
+	err = s.k.call(func() error {
+		if s.k.adjusted != nil {
+			s.k.adjusted(ids)
+		}
+		is, err = s.Store.Adjusted(ctx, log, ids)
+		return err
+	})
+	return is, err
 }
 
 func (s storeOf) Kept(ctx context.Context, log stock.LogID) (kept order.Kept, err error) {
@@ -386,9 +407,15 @@ func (w *world) add(id string, delta int) (done bool) {
 	case !errors.Is(err, stock.ErrNotReady):
 		w.Fatalf("adjust %s: %v", id, err)
 	}
-	landed, err := w.store.Adjusted(w.ctx, first.Log(), id)
+	return w.landed(first, id)
+}
+
+// landed says whether an adjustment has landed in a bucket.
+func (w *world) landed(p stock.Place, id string) bool {
+	w.Helper()
+	landed, err := w.store.Adjusted(w.ctx, p.Log(), []string{id})
 	w.must(err)
-	return landed
+	return landed[0]
 }
 
 // pull debits another bucket, as an engine does for one that is empty.
@@ -432,8 +459,7 @@ func (w *world) restored(p stock.Place) (b *stock.Book, transit int) {
 		if !ok || !debit {
 			continue
 		}
-		there := stock.Place{Activity: p.Activity, Bucket: m.To}.Log()
-		if landed, err := w.store.Adjusted(w.ctx, there, m.Credit(0).ID); err != nil || !landed {
+		if !w.landed(stock.Place{Activity: p.Activity, Bucket: m.To}, m.Credit(0).ID) {
 			transit += m.Units
 		}
 	}
@@ -459,7 +485,7 @@ func (w *world) sound() {
 	}
 	want := w.sale.Items[0].Units
 	for id, delta := range w.deltas {
-		if landed, err := w.store.Adjusted(w.ctx, w.places()[0].Log(), id); err == nil && landed {
+		if w.landed(w.places()[0], id) {
 			want += delta
 		}
 	}

@@ -189,7 +189,7 @@ func TestRulesLandWhenJudged(t *testing.T) {
 	s.land()
 	f := func(id string, want bool) {
 		t.Helper()
-		if got, err := s.store.Adjusted(t.Context(), logID, id); err != nil || got != want {
+		if got, err := s.store.Adjusted(t.Context(), logID, []string{id}); err != nil || got[0] != want {
 			t.Errorf("%s is kept: %v, %v", id, got, err)
 		}
 	}

@@ -35,11 +35,15 @@ type Buckets interface {
 	// Kept reads everything of a bucket's log, at one moment; all of it is zero
 	// before its opening has landed. Not the log of a bucket: stock.ErrInvalid.
 	Kept(ctx context.Context, log stock.LogID) (Kept, error)
-	// Adjusted says whether an adjustment has landed in a log.
-	Adjusted(ctx context.Context, log stock.LogID, id string) (bool, error)
+	// Adjusted says which of these adjustments have landed in a log: as many
+	// answers as ids, of which there are at most MaxAdjusted.
+	Adjusted(ctx context.Context, log stock.LogID, ids []string) ([]bool, error)
 	// Retired says whether a log is over: see Batch.
 	Retired(ctx context.Context, log stock.LogID) (bool, error)
 }
+
+// MaxAdjusted is how many adjustments are looked for at once.
+const MaxAdjusted = 500
 
 // Kept is a bucket as the store has it: what stock.Restore makes a book of.
 type Kept struct {

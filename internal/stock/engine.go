@@ -77,7 +77,8 @@ func (a Allocation) Share(bucket uint16) Allocation {
 // a smaller one than the engine has seen is ErrStale and changes nothing.
 type Engine interface {
 	// Head answers the newest entry of a bucket that accepts in this epoch; the
-	// zero Position before any. ErrNotReady when it does not accept in it.
+	// zero Position before any. ErrNotReady when it does not accept in it, which
+	// has it rebuilt; an engine that could not be asked is any other error.
 	Head(ctx context.Context, p Place, epoch uint32) (Cursor, error)
 	// Fence ends acceptance. What the bucket's log still has can be read by Tail.
 	Fence(ctx context.Context, p Place, token uint64) error

@@ -2,6 +2,7 @@ package stock
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -30,12 +31,13 @@ func (m Move) Credit(at Millis) Adjustment {
 // MoveOf reads the move of which an adjustment of bucket at is the debit or
 // the credit; ok is false for every other adjustment.
 func MoveOf(at uint16, a *Adjustment) (m Move, debit, ok bool) {
-	m = Move{Activity: a.Activity, SKU: a.SKU}
-	var other uint16
 	kind, rest, _ := strings.Cut(a.ID, "-")
-	if n, err := fmt.Sscanf(rest, "%d-%s", &other, &m.ID); n != 2 || err != nil {
+	number, id, named := strings.Cut(rest, "-")
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || !named || id == "" {
 		return Move{}, false, false
 	}
+	m, other := Move{ID: id, Activity: a.Activity, SKU: a.SKU}, uint16(n)
 	switch {
 	case kind == "out" && a.Delta < 0:
 		m.Units, m.From, m.To = -a.Delta, at, other

@@ -165,7 +165,7 @@ func TestUnitsInTransitAreNotSoldOut(t *testing.T) {
 	l := connect(t, server, "", redisstock.Options{CallerTime: true, PullWithin: 50 * time.Millisecond})
 	s := &served{l, newKeeper(t, l)}
 	open(t, s, spread("transit", 4, 0, 4))
-	s.k.paused.Store(true)
+	s.k.pause()
 	r := stocktest.Request("transit", "ann", "k", 4)
 	for range 3 {
 		if got, err := l.Reserve(t.Context(), r); !errors.Is(err, stock.ErrNotReady) {
@@ -175,7 +175,7 @@ func TestUnitsInTransitAreNotSoldOut(t *testing.T) {
 	if it := count(t, l, "transit"); it.InTransit == 0 || it.Level == stock.SoldOut {
 		t.Errorf("%+v", it)
 	}
-	s.k.paused.Store(false)
+	s.k.resume()
 	if _, err := insist(t.Context(), s, r); err != nil {
 		t.Error(err)
 	}

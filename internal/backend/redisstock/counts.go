@@ -64,51 +64,6 @@ func (l *Ledger) states(ctx context.Context, act *activity) ([]state, error) {
 	return states, nil
 }
 
-// round is one reading of all buckets that several callers wait for.
-type round struct {
-	done   chan struct{}
-	states []state
-	err    error
-}
-
-// survey is states for many: all who ask while one reading is under way share
-// the next, which begins after each of them has asked. So a flood at a sale that
-// is sold out costs one reading at a time.
-func (l *Ledger) survey(ctx context.Context, act *activity) ([]state, error) {
-	act.mu.Lock()
-	if act.next == nil {
-		act.next = &round{done: make(chan struct{})}
-	}
-	r := act.next
-	if !act.running {
-		act.running = true
-		go l.rounds(context.WithoutCancel(ctx), act)
-	}
-	act.mu.Unlock()
-	select {
-	case <-r.done:
-		return r.states, r.err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", stock.ErrNotReady, ctx.Err())
-	}
-}
-
-// rounds reads until nobody asks any more.
-func (l *Ledger) rounds(ctx context.Context, act *activity) {
-	for {
-		act.mu.Lock()
-		r := act.next
-		act.next = nil
-		act.running = r != nil
-		act.mu.Unlock()
-		if r == nil {
-			return
-		}
-		r.states, r.err = l.states(ctx, act)
-		close(r.done)
-	}
-}
-
 // total is where the units of a SKU are over all buckets. In transit is what
 // one bucket has given and no other has got yet.
 func total(states []state, at int) item {
@@ -126,29 +81,35 @@ func total(states []state, at int) item {
 	return sum
 }
 
+// countOf is total as others are told.
+func countOf(states []state, at int) stock.Count {
+	it := total(states, at)
+	transit := max(it.out-it.in, 0)
+	units := it.allocated + transit
+	return stock.Count{
+		SKU: it.sku, Allocated: units, Free: it.free, Held: it.held, Confirmed: it.confirmed,
+		InTransit: transit, Returned: it.returned, Level: stock.LevelOf(units, it.free, it.held+transit),
+	}
+}
+
 // Counts implements stock.Ledger. Held includes what is pending. Over several
 // buckets the counts are sums of readings that were not taken at one instant,
-// and there is no one position.
+// and there is no one position; a level of sold_out is true all the same.
 func (l *Ledger) Counts(ctx context.Context, id stock.ActivityID) (stock.Counts, error) {
 	act, err := l.meet(ctx, id)
 	if err != nil {
 		return stock.Counts{}, err
 	}
-	states, err := l.survey(ctx, act)
+	s, err := l.survey(ctx, act)
 	if err != nil {
 		return stock.Counts{}, err
 	}
-	c := stock.Counts{Activity: act.id, Phase: states[0].rules.phase}
-	if len(states) == 1 {
-		c.Position = states[0].at
+	c := stock.Counts{Activity: act.id, Phase: s.states[0].rules.phase}
+	if len(s.states) == 1 {
+		c.Position = s.states[0].at
 	}
-	for i := range states[0].items {
-		it := total(states, i)
-		transit := max(it.out-it.in, 0)
-		c.Items = append(c.Items, stock.Count{
-			SKU: it.sku, Allocated: it.allocated + transit, Free: it.free, Held: it.held, Confirmed: it.confirmed,
-			InTransit: transit, Returned: it.returned, Level: stock.LevelOf(it.allocated+transit, it.free, it.held+transit),
-		})
+	for i := range s.items {
+		c.Items = append(c.Items, s.count(i))
 	}
 	return c, nil
 }

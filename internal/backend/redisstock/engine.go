@@ -41,17 +41,22 @@ type attempt struct {
 
 func (a attempt) stage() string { return a.name + ":" + strconv.Itoa(a.step) }
 
-// Head implements stock.Engine.
+// Head implements stock.Engine. Only what Redis itself answers is ErrNotReady: a
+// keeper rebuilds the bucket then, which it must not do because of a bad wire.
 func (l *Ledger) Head(ctx context.Context, p stock.Place, number uint32) (stock.Cursor, error) {
 	b := l.at(p)
 	e := b.epoch(number)
 	_, reply, _, err := l.run(ctx, b, e, lookup, []string{b.m, b.u}, []string{"", e.seenText()})
-	if err != nil {
-		return stock.Cursor{}, asRead(err)
+	switch {
+	case err == nil:
+	case ofAnEpoch(err):
+		return stock.Cursor{}, err
+	default:
+		return stock.Cursor{}, fmt.Errorf("%w: %v", stock.ErrUnknown, err)
 	}
 	at, err := reply[2].AsUint64()
 	if err != nil {
-		return stock.Cursor{}, fmt.Errorf("%w: %w", stock.ErrNotReady, err)
+		return stock.Cursor{}, fmt.Errorf("%w: %w", stock.ErrUnknown, err)
 	}
 	e.note(at)
 	if at == 0 {

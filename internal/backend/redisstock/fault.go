@@ -27,6 +27,13 @@ func fault(err error) error {
 	return fmt.Errorf("%w: redis: %w", means, err)
 }
 
+// errFenced: the script is there, and the bucket is not in its epoch.
+var errFenced = fmt.Errorf("%w: fenced", stock.ErrNotReady)
+
+// ofAnEpoch says whether Redis itself has answered that a bucket does not accept
+// in an epoch. Whoever could not ask it has learnt nothing of the kind.
+func ofAnEpoch(err error) bool { return errors.Is(err, errFenced) || isCode(err, "NOSCRIPT") }
+
 // asRead is fault for one who changed nothing.
 func asRead(err error) error {
 	if errors.Is(err, stock.ErrUnknown) {

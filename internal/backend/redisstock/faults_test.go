@@ -22,10 +22,11 @@ func TestSameKeyFindsOut(t *testing.T) {
 	server := servers.Redis(t)
 	s := serve(t, server, "")
 	open(t, s, stocktest.Allocation("cut", 2000, 1))
-	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	var unknown, replayed, bought atomic.Int64
 	var crowd, killer sync.WaitGroup
+	sold := make(chan struct{}, 2000)
 	for i := range 32 {
 		crowd.Go(func() {
 			for n := 0; n < 60; n++ {
@@ -38,27 +39,23 @@ func TestSameKeyFindsOut(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				sold <- struct{}{}
 				if bought.Add(1); got.Replayed {
 					replayed.Add(1)
 				}
 			}
 		})
 	}
-	done := make(chan struct{})
-	killer.Go(func() {
-		tick := time.NewTicker(3 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
+	killer.Go(func() { // by purchases, not by time: on a busy machine no call would ever come through
+		n := 0
+		for range sold {
+			if n++; n%4 == 0 {
 				do(t, server, "CLIENT", "KILL", "TYPE", "normal")
 			}
 		}
 	})
 	crowd.Wait()
-	close(done)
+	close(sold)
 	killer.Wait()
 	c, err := s.Counts(ctx, "cut")
 	for err != nil && ctx.Err() == nil {
@@ -78,7 +75,7 @@ func TestSameKeyFindsOut(t *testing.T) {
 func TestServerAway(t *testing.T) {
 	server := servers.Redis(t)
 	do(t, server, "FLUSHALL")
-	l := connect(t, server, "", redisstock.Options{CallerTime: true, Timeout: 150 * time.Millisecond, MaxInFlight: 4})
+	l := connect(t, server, "", redisstock.Options{CallerTime: true, Timeout: 300 * time.Millisecond, MaxInFlight: 4})
 	s := &served{l, newKeeper(t, l)}
 	open(t, s, stocktest.Allocation("away", 20, 1))
 	server.Pause()
@@ -129,6 +126,34 @@ func TestServerAway(t *testing.T) {
 		}
 	}
 	t.Error("a server that is not there is not noticed")
+}
+
+// A keeper that cannot ask learns nothing: only a Redis that answers so has a
+// bucket rebuilt.
+func TestHeadAskedInVain(t *testing.T) {
+	server := servers.Redis(t)
+	l := connect(t, server, "", redisstock.Options{CallerTime: true, Timeout: 300 * time.Millisecond})
+	open(t, &served{l, newKeeper(t, l)}, stocktest.Allocation("vain", 20, 1))
+	f := func(what string) {
+		t.Helper()
+		_, err := l.Head(t.Context(), stock.Place{Activity: "vain"}, 1)
+		if err == nil || errors.Is(err, stock.ErrNotReady) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	server.Pause()
+	f("frozen")
+	server.Resume()
+	server.Kill()
+	for range 4 { // its connections break, and then there are none
+		f("killed")
+	}
+	if err := server.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	if err := heard(t, l, stock.Place{Activity: "vain"}, 1); !errors.Is(err, stock.ErrNotReady) {
+		t.Errorf("without its scripts: %v", err)
+	}
 }
 
 // A request that is given up before it was sent changes nothing.

@@ -43,7 +43,7 @@ func newSale(t *testing.T, server *servers.Server) *sale {
 		s.landed = append(s.landed, buy(fmt.Sprint("landed", i)))
 	}
 	s.settled(t)
-	s.k.paused.Store(true)
+	s.k.pause()
 	if err := s.server.Image(s.image); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func (s *sale) closed(t *testing.T, fresh *redisstock.Ledger) {
 // that what is lost is refused, and that exactly the rest can be sold.
 func (s *sale) reopened(t *testing.T, l *redisstock.Ledger, survived bool) {
 	t.Helper()
-	s.k.paused.Store(false)
+	s.k.resume()
 	s.settled(t)
 	f := func(r stock.Receipt, want stock.State) {
 		t.Helper()
@@ -184,7 +184,7 @@ func TestFencePromotedReplica(t *testing.T) {
 	l := connect(t, pair.Primary, "", redisstock.Options{CallerTime: true})
 	s.Ledger, s.k.l, s.server = l, l, pair.Primary
 	s.closed(t, connect(t, pair.Primary, "", redisstock.Options{CallerTime: true}))
-	s.k.paused.Store(false)
+	s.k.resume()
 	s.settled(t)
 	held := 0
 	for _, r := range s.pending {
@@ -265,10 +265,7 @@ func TestLostTailIsNoticed(t *testing.T) {
 	f("by landing", func(s *sale) error {
 		return s.Landed(t.Context(), stock.Cursor{Log: stock.Place{Activity: "sale"}.Log(), Epoch: 1, Position: 6})
 	})
-	f("by its keeper", func(s *sale) error {
-		_, err := s.Head(t.Context(), stock.Place{Activity: "sale"}, 1)
-		return err
-	})
+	f("by its keeper", func(s *sale) error { return heard(t, s.Ledger, stock.Place{Activity: "sale"}, 1) })
 }
 
 // bookOf is a book in an epoch with so many users who hold a unit each.
@@ -376,8 +373,7 @@ func TestFencedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	f("activate", s.Activate(ctx, p, 100, 3), stock.ErrNotReady)
-	_, err = s.Head(ctx, p, 3)
-	f("head", err, stock.ErrNotReady)
+	f("head", heard(t, s.Ledger, p, 3), stock.ErrNotReady)
 }
 
 // A restore that stops half way leaves nothing that accepts, and neither do two

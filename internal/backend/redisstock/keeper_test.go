@@ -7,8 +7,8 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
+	"time"
 
 	"sluice/internal/backend/redisstock"
 	"sluice/internal/stock"
@@ -19,11 +19,11 @@ import (
 // own book accepts, gives the credits of moves, and rebuilds a bucket that does
 // not accept.
 type keeper struct {
-	t      testing.TB
-	l      *redisstock.Ledger
-	paused atomic.Bool // lands nothing
+	t testing.TB
+	l *redisstock.Ledger
 
 	mu      sync.Mutex
+	paused  bool // lands nothing
 	kept    map[stock.Place]*kept
 	order   []stock.Place
 	active  map[stock.ActivityID]int // calls under way that may wait for landing
@@ -53,7 +53,7 @@ func newKeeper(t testing.TB, l *redisstock.Ledger) *keeper {
 
 func (k *keeper) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		if k.paused.Load() || !k.step(ctx) {
+		if !k.step(ctx) {
 			select {
 			case <-k.wake:
 			case <-ctx.Done():
@@ -67,7 +67,7 @@ func (k *keeper) step(ctx context.Context) (worked bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, p := range k.order {
-		if k.active[p.Activity] > 0 {
+		if k.active[p.Activity] > 0 && !k.paused {
 			worked = true
 			k.land(ctx, p)
 		}
@@ -75,15 +75,33 @@ func (k *keeper) step(ctx context.Context) (worked bool) {
 	return worked
 }
 
+// pause lets nothing land from here on, nor be rebuilt; resume undoes it.
+func (k *keeper) pause() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.paused = true
+}
+
+func (k *keeper) resume() {
+	k.mu.Lock()
+	k.paused = false
+	k.mu.Unlock()
+	k.poke()
+}
+
+func (k *keeper) poke() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
 // serve keeps an activity's buckets landing until it is undone.
 func (k *keeper) serve(a stock.ActivityID) (undo func()) {
 	k.mu.Lock()
 	k.active[a]++
 	k.mu.Unlock()
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
+	k.poke()
 	return func() {
 		k.mu.Lock()
 		k.active[a]--
@@ -260,6 +278,18 @@ func serve(t testing.TB, s *servers.Server, options string) *served {
 	l := connect(t, s, options, redisstock.Options{CallerTime: true, Knows: func(a stock.ActivityID) bool { return k.knows(a) }})
 	k = newKeeper(t, l)
 	return &served{l, k}
+}
+
+// heard asks for a bucket's head until Redis itself answers: connections that a
+// restart broke are found out one by one.
+func heard(t testing.TB, l *redisstock.Ledger, p stock.Place, epoch uint32) error {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; {
+		_, err := l.Head(t.Context(), p, epoch)
+		if !errors.Is(err, stock.ErrUnknown) || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 func do(t testing.TB, s *servers.Server, command ...string) any {

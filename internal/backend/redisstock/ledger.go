@@ -125,16 +125,19 @@ func (l *Ledger) reserve(ctx context.Context, b *bucket, r *stock.Request) (foun
 			text = string(r.Terms)
 		}
 	}
-	late := ""
-	if r.Late != "" {
-		late = "1"
+	args := append(make([]string, 0, 9+len(r.Claims)), string(r.User), r.Key, packLines(r.Lines), packRest(r.Fingerprint, terms, r.Order, r.Late, r.Claims), e.seenText())
+	keys, at := b.reserves[:3], l.timeOf(r.At)
+	if text != "" || at != "" || r.Late != "" || len(r.Claims) > 0 {
+		late := ""
+		if r.Late != "" {
+			late = "1"
+		}
+		keys, args = b.reserves, append(args, late, at, string(terms[:]), text)
+		for _, c := range r.Claims {
+			args = append(args, strings.Clone(c))
+		}
 	}
-	args := append(make([]string, 0, 9+len(r.Claims)), string(r.User), r.Key, packLines(r.Lines), packRest(r.Fingerprint, terms, r.Order, r.Late, r.Claims),
-		late, l.timeOf(r.At), e.seenText(), string(terms[:]), text)
-	for _, c := range r.Claims {
-		args = append(args, strings.Clone(c))
-	}
-	tag, reply, accepted, err := l.run(ctx, b, e, reserve, b.reserves, args)
+	tag, reply, accepted, err := l.run(ctx, b, e, reserve, keys, args)
 	switch {
 	case err != nil:
 		return found{}, err

@@ -150,6 +150,23 @@ func (m *Mirror) adopt() {
 	}
 }
 
+// noteFailure logs once that a bucket cannot be followed, and once that it can.
+func (m *Mirror) noteFailure(f *follower, r *reading) {
+	text := ""
+	if r.err != nil {
+		text = r.err.Error()
+	}
+	if text == f.failing {
+		return
+	}
+	f.failing = text
+	if text == "" {
+		m.o.Log.Info("bucket is followed again", slog.String("log", string(f.place.Log())))
+	} else {
+		m.o.Log.Warn("bucket cannot be followed", slog.String("log", string(f.place.Log())), slog.Any("error", r.err))
+	}
+}
+
 // pace says when to read next.
 func (m *Mirror) pace(a *mirrored, now time.Time, news bool) {
 	first := a.buckets[0]
@@ -181,7 +198,8 @@ func (m *Mirror) show(a *mirrored) {
 		return
 	}
 	items := states[0].items
-	sure, closed, agreed := make([]bool, len(items)), true, true
+	sure, paid := make([]bool, len(items)), make([]bool, len(items))
+	closed, agreed := true, true
 	for _, s := range states {
 		closed = closed && s.rules.phase == stock.Closed
 		agreed = agreed && sameRules(&s, &states[0])
@@ -197,11 +215,18 @@ func (m *Mirror) show(a *mirrored) {
 		until = 0
 	}
 	for i := range items {
-		sure[i] = agreed && a.spent(states, i, oldest.asOf.tick)
+		sure[i], paid[i] = a.spent(states, i, oldest.asOf.tick)
+		sure[i] = sure[i] && agreed
 	}
-	if key := keyOf(a.buckets, sure); !slices.Equal(key, a.key) {
+	if key := keyOf(a.buckets, sure, paid); !slices.Equal(key, a.key) {
 		a.key = key
 		counts, rules, limits := a.summary(states)
+		for i := range items {
+			if c := &counts.Items[i]; c.Level == stock.SoldOut && !paid[i] {
+				c.Level = stock.AllHeld
+				sure[i] = false // the ledger says which
+			}
+		}
 		a.face.PublishUntil(counts, rules, limits, sure, until)
 	} else {
 		a.face.Extend(until)
@@ -215,34 +240,39 @@ func (m *Mirror) show(a *mirrored) {
 const maxMillis = stock.Millis(1<<63 - 1)
 
 // spent says whether there was a moment at which no bucket had a free unit of
-// the item and none was in transit. The buckets were read one after another, so
-// sums alone do not say it: each could have had its turn to be empty. But what
-// each has been without a break since it was last read (its entries tell), up to
-// the oldest reading, all of them were at once.
-func (a *mirrored) spent(states []state, item int, oldest uint64) bool {
+// the item and none was in transit, and paid that none was held then either. The
+// buckets were read one after another, so sums alone do not say it: each could
+// have had its turn to be empty. But what each has been without a break since it
+// was last read (its entries tell), up to the oldest reading, all of them were at
+// once.
+func (a *mirrored) spent(states []state, item int, oldest uint64) (spent, paid bool) {
 	sum := total(states, item)
 	if sum.free > 0 || sum.out != sum.in {
-		return false
+		return false, false
 	}
+	spent, paid = true, sum.held == 0
 	for _, f := range a.buckets {
-		if len(a.buckets) > 1 && f.since[item] >= oldest {
-			return false
+		if len(a.buckets) > 1 {
+			spent = spent && f.since[item] < oldest
+			paid = paid && f.paid[item] < oldest
 		}
 	}
-	return true
+	return spent, spent && paid
 }
 
 // keyOf changes whenever what is to be shown does.
-func keyOf(buckets []*follower, sure []bool) []uint64 {
-	key := make([]uint64, 0, 2*len(buckets)+len(sure))
+func keyOf(buckets []*follower, verdicts ...[]bool) []uint64 {
+	key := make([]uint64, 0, 2*len(buckets)+len(verdicts)*len(verdicts[0]))
 	for _, f := range buckets {
 		key = append(key, uint64(f.shown.at.Epoch), f.shown.at.Position)
 	}
-	for _, s := range sure {
-		if s {
-			key = append(key, 1)
-		} else {
-			key = append(key, 0)
+	for _, verdict := range verdicts {
+		for _, v := range verdict {
+			if v {
+				key = append(key, 1)
+			} else {
+				key = append(key, 0)
+			}
 		}
 	}
 	return key
@@ -270,14 +300,9 @@ func (a *mirrored) summary(states []state) (stock.Counts, stock.Allocation, []st
 	}
 	limits := make([]stock.Item, 0, len(states[0].items))
 	for i := range states[0].items {
-		it := total(states, i)
-		transit := max(it.out-it.in, 0)
-		units := it.allocated + transit
-		counts.Items = append(counts.Items, stock.Count{
-			SKU: it.sku, Allocated: units, Free: it.free, Held: it.held, Confirmed: it.confirmed,
-			InTransit: transit, Returned: it.returned, Level: stock.LevelOf(units, it.free, it.held+transit),
-		})
-		limits = append(limits, stock.Item{SKU: it.sku, Units: units, PerUser: from.items[i].perUser, PerOrder: from.items[i].perOrder})
+		c := countOf(states, i)
+		counts.Items = append(counts.Items, c)
+		limits = append(limits, stock.Item{SKU: c.SKU, Units: c.Allocated, PerUser: from.items[i].perUser, PerOrder: from.items[i].perOrder})
 	}
 	return counts, stock.Allocation{
 		Activity: id, OpensAt: rules.opens, ClosesAt: rules.closes, Hold: rules.hold, PerUser: rules.perUser,
@@ -292,7 +317,11 @@ type Standing struct {
 	Ready    bool      // its face may refuse
 	AsOf     time.Time // of the oldest bucket's last complete reading; zero before the first
 	Behind   uint64    // entries that are known of and have not been read, over all buckets
-	final    bool
+	// NotAccepting is how many buckets do not accept, as far as they were read
+	// last: they are being opened or rebuilt, and their users are told to come
+	// again. 0 for a closed activity, whose buckets are let go.
+	NotAccepting int
+	final        bool
 }
 
 func (m *Mirror) stand(a *mirrored, oldest *follower, known bool) {
@@ -300,6 +329,9 @@ func (m *Mirror) stand(a *mirrored, oldest *follower, known bool) {
 	for _, f := range a.buckets {
 		if f.newest > f.at {
 			s.Behind += f.newest - f.at
+		}
+		if f.accepts == nil && !a.final {
+			s.NotAccepting++
 		}
 	}
 	if oldest.missing && !a.posted {

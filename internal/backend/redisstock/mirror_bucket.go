@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"time"
 
@@ -55,7 +54,8 @@ type follower struct {
 	// not known to accept, or not all of them are known.
 	shown   *state
 	asOf    moment   // the reading of it began
-	since   []uint64 // tick from which on each item of it has had no free unit and no move
+	since   []uint64 // tick from which on each item of it has had no free unit and no move,
+	paid    []uint64 // and none held either; never while any is
 	touched []bool   // by entries since
 }
 
@@ -328,15 +328,25 @@ func (f *follower) touch(after []item) {
 
 func still(had, it *item) bool { return it.free == 0 && it.out == had.out && it.in == had.in }
 
-// take makes a state the one on show; tick is now.
+const never = 1<<64 - 1
+
+// take makes a state the one on show; tick is now. While none is free, units that
+// are held can only be confirmed.
 func (f *follower) take(s *state, asOf moment, tick uint64) (news bool) {
 	first := f.shown == nil || len(f.shown.items) != len(s.items)
 	if first {
-		f.since, f.touched = make([]uint64, len(s.items)), make([]bool, len(s.items))
+		f.since, f.paid, f.touched = make([]uint64, len(s.items)), make([]uint64, len(s.items)), make([]bool, len(s.items))
 	}
 	for i := range s.items {
-		if first || f.touched[i] || !still(&f.shown.items[i], &s.items[i]) {
+		again := first || f.touched[i] || !still(&f.shown.items[i], &s.items[i])
+		if again {
 			f.since[i] = tick
+		}
+		switch {
+		case s.items[i].held > 0:
+			f.paid[i] = never
+		case again, f.paid[i] == never:
+			f.paid[i] = tick
 		}
 		f.touched[i] = false
 	}
@@ -376,21 +386,4 @@ func (m *Mirror) tell(f *follower, landed uint64) (news bool) {
 	}
 	f.more = f.more || f.told < f.held
 	return news
-}
-
-// noteFailure logs once that a bucket cannot be followed, and once that it can.
-func (m *Mirror) noteFailure(f *follower, r *reading) {
-	text := ""
-	if r.err != nil {
-		text = r.err.Error()
-	}
-	if text == f.failing {
-		return
-	}
-	f.failing = text
-	if text == "" {
-		m.o.Log.Info("bucket is followed again", slog.String("log", string(f.place.Log())))
-	} else {
-		m.o.Log.Warn("bucket cannot be followed", slog.String("log", string(f.place.Log())), slog.Any("error", r.err))
-	}
 }

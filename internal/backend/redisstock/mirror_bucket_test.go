@@ -1,6 +1,7 @@
 package redisstock
 
 import (
+	"log/slog"
 	"testing"
 
 	"sluice/internal/stock"
@@ -11,30 +12,33 @@ import (
 func TestSpent(t *testing.T) {
 	type found struct {
 		item
-		since, read uint64 // ticks
+		since, paid, read uint64 // ticks
 	}
-	f := func(name string, want bool, all ...found) {
+	f := func(name string, want, wantPaid bool, all ...found) {
 		t.Helper()
 		a, oldest := &mirrored{}, all[0].read
 		var states []state
 		for _, b := range all {
-			a.buckets = append(a.buckets, &follower{since: []uint64{b.since}})
+			a.buckets = append(a.buckets, &follower{since: []uint64{b.since}, paid: []uint64{b.paid}})
 			states = append(states, state{items: []item{b.item}})
 			oldest = min(oldest, b.read)
 		}
-		if got := a.spent(states, 0, oldest); got != want {
-			t.Errorf("%s: %v", name, got)
+		if got, paid := a.spent(states, 0, oldest); got != want || paid != wantPaid {
+			t.Errorf("%s: %v, paid %v", name, got, paid)
 		}
 	}
-	f("one bucket, just emptied", true, found{item{held: 1}, 2, 1})
-	f("one bucket with a free unit", false, found{item{free: 1}, 2, 1})
-	f("two, empty since before both were read", true, found{item{}, 4, 5}, found{item{}, 3, 6})
-	f("two, one with a free unit", false, found{item{}, 4, 5}, found{item{free: 1}, 3, 6})
-	f("two, one emptied when the other had been read already", false, found{item{}, 4, 5}, found{item{}, 8, 6})
-	f("two, in transit", false, found{item{out: 2, in: 1}, 1, 5}, found{item{out: 3, in: 2}, 1, 6})
-	f("two, moved and arrived", true, found{item{out: 2, in: 1}, 1, 5}, found{item{out: 3, in: 4}, 1, 6})
+	f("one bucket, just emptied", true, false, found{item{held: 1}, 2, never, 1})
+	f("one bucket, just paid", true, true, found{item{confirmed: 1}, 2, 2, 1})
+	f("one bucket with a free unit", false, false, found{item{free: 1}, 2, 2, 1})
+	f("two, empty since before both were read", true, true, found{item{}, 4, 4, 5}, found{item{}, 3, 3, 6})
+	f("two, one with a free unit", false, false, found{item{}, 4, 4, 5}, found{item{free: 1}, 3, 3, 6})
+	f("two, one with a unit held", true, false, found{item{}, 4, 4, 5}, found{item{held: 1}, 3, never, 6})
+	f("two, one emptied when the other had been read already", false, false, found{item{}, 4, 4, 5}, found{item{}, 8, 8, 6})
+	f("two, one paid when the other had been read already", true, false, found{item{}, 4, 4, 5}, found{item{}, 3, 8, 6})
+	f("two, in transit", false, false, found{item{out: 2, in: 1}, 1, 1, 5}, found{item{out: 3, in: 2}, 1, 1, 6})
+	f("two, moved and arrived", true, true, found{item{out: 2, in: 1}, 1, 1, 5}, found{item{out: 3, in: 4}, 1, 1, 6})
 	// A's credit and B's debit cancel in the sums, but one of them is new.
-	f("two, moved between their readings", false, found{item{in: 1}, 7, 5}, found{item{out: 1}, 1, 6})
+	f("two, moved between their readings", false, false, found{item{in: 1}, 7, 7, 5}, found{item{out: 1}, 1, 1, 6})
 }
 
 // Between two readings an item had a free unit for a moment: it has not been
@@ -64,12 +68,67 @@ func TestFollowerNoticesWhatComesBetween(t *testing.T) {
 	check("free for a moment", 8)
 	f.take(at(4, empty), moment{tick: 9}, 10)
 	check("nothing new again", 8)
+	if f.paid[0] != never {
+		t.Errorf("paid since %d, and one is held", f.paid[0])
+	}
+	empty.held = 0
+	f.take(at(5, empty), moment{tick: 11}, 12)
+	check("the last was paid", 8)
+	f.take(at(5, empty), moment{tick: 13}, 14)
+	if f.paid[0] != 12 {
+		t.Errorf("paid since %d, want 12", f.paid[0])
+	}
 	moved := empty
 	moved.in = 1
-	f.take(at(5, moved), moment{tick: 11}, 12)
-	check("a unit came", 12)
-	if news := f.take(at(5, moved), moment{tick: 13}, 14); news || f.asOf.tick != 13 {
+	f.take(at(6, moved), moment{tick: 15}, 16)
+	check("a unit came", 16)
+	if f.paid[0] != 16 {
+		t.Errorf("paid since %d, want 16", f.paid[0])
+	}
+	if news := f.take(at(6, moved), moment{tick: 17}, 18); news || f.asOf.tick != 17 {
 		t.Errorf("news %v, as of %d", news, f.asOf.tick)
+	}
+}
+
+// A bucket that has stopped accepting is not on show, and its entries are read on
+// when it is met again in the same epoch: they have nothing to be compared with,
+// and everything is new once it is shown again.
+func TestEntriesOfABucketThatIsNotShown(t *testing.T) {
+	m := &Mirror{l: &Ledger{buckets: map[stock.Place]*bucket{}}, o: MirrorOptions{
+		Log: slog.New(slog.DiscardHandler), Epoch: func(stock.Place, uint32) {}, Changed: func(stock.ID, stock.State) {}}}
+	a := &mirrored{id: "a", face: stock.NewFace("a"), buckets: []*follower{newFollower(newBucket(stock.Place{Activity: "a"}))}}
+	f := a.buckets[0]
+	read := func(accepts bool, position uint64, entries ...change) {
+		t.Helper()
+		m.tick++
+		r := reading{plan: plan{moment: moment{tick: m.tick}, number: f.number, after: f.at, scanned: f.scanned, page: 10}, buckets: 1,
+			follows: f.number == 1, entries: entries,
+			state: state{at: stock.Cursor{Epoch: 1, Position: position}, items: []item{{sku: "s", confirmed: 1}}}}
+		if accepts {
+			r.plan.epoch = f.bucket.epoch(1)
+		} else {
+			r.err = stock.ErrNotReady
+		}
+		m.absorb(a, f, &r)
+	}
+	paid := func(sequence uint64) change {
+		return change{Entry: stock.Entry{Sequence: sequence, Kind: stock.EntrySettled, Settlement: &stock.Settlement{Outcome: stock.Confirmed}},
+			after: []item{{sku: "s", confirmed: 1}}}
+	}
+	for range 3 { // met, all users, a later state
+		read(true, 0)
+	}
+	if f.shown == nil {
+		t.Fatal("not shown")
+	}
+	since := f.since[0]
+	read(false, 0)
+	if f.shown != nil {
+		t.Error("shown, and it does not accept")
+	}
+	read(true, 2, paid(1), paid(2))
+	if f.shown == nil || f.at != 2 || f.since[0] <= since {
+		t.Errorf("shown %v at %d, since %d, before %d", f.shown != nil, f.at, f.since[0], since)
 	}
 }
 

@@ -324,10 +324,11 @@ func TestMirrorsRaced(t *testing.T) {
 	var wg sync.WaitGroup
 	var sold atomic.Int64
 	ends := time.Now().Add(3 * time.Second)
+	latest := ends.Add(20 * time.Second) // on a busy machine
 	for c := range 8 {
 		wg.Go(func() {
 			var mine []string
-			for n := 0; time.Now().Before(ends); n++ {
+			for n := 0; time.Now().Before(ends) || (sold.Load() < 120 || refused.Load() == 0) && time.Now().Before(latest); n++ {
 				g := gateways[n%2]
 				stranger := g.refuses("raced", "stranger", 1)
 				if stranger != nil {
@@ -374,24 +375,23 @@ func TestCountsBeforeHoldersRefuseAHolder(t *testing.T) {
 		if careless {
 			g.Careless()
 		}
-		for range 40 {
-			g.step()
-			if g.refuses("guard", "last", 1) != nil {
-				wronged = true
-			}
-		}
+		g.until("the last is known", func() bool {
+			face := g.board.Face("guard")
+			wronged = wronged || g.refuses("guard", "last", 1) != nil
+			return wronged || face != nil && face.Holds("last")
+		})
 		g.settled("guard")
 		if err := g.refuses("guard", "stranger", 1); !errors.Is(err, stock.ErrAllHeld) {
 			t.Errorf("a stranger is told %v", err)
 		}
 		return wronged
 	}
-	s.k.paused.Store(true) // nothing lands, so both are read from the stream
+	s.k.pause() // nothing lands, so both are read from the stream
 	for i := range 7 {
 		buy(t, s, "guard", fmt.Sprint("u", i), 1)
 	}
 	buy(t, s, "guard", "last", 1)
-	do(t, server, "HDEL", redisstock.Users(stock.Place{Activity: "guard"}), "last") // and not from the users
+	do(t, server, "DEL", redisstock.Users(stock.Place{Activity: "guard"})) // and not from the users, whose pages may be as many
 	if f(false) {
 		t.Error("a holder is refused")
 	}
@@ -461,7 +461,7 @@ func TestMirrorThroughAnEpoch(t *testing.T) {
 	kept := buy(t, s, "epoch", "kept", 1)
 	g.until("kept has landed", func() bool { return g.state(kept.ID) == stock.Held })
 	serving()
-	s.k.paused.Store(true)
+	s.k.pause()
 	lost := buy(t, s, "epoch", "lost", 1)
 	g.settled("epoch")
 	f := func(user string, want error) {
@@ -478,14 +478,20 @@ func TestMirrorThroughAnEpoch(t *testing.T) {
 
 	do(t, server, "FLUSHALL")
 	g.until("not ready", func() bool { return !g.Ready("epoch") })
+	if s := g.Standings()[0]; s.NotAccepting != 1 {
+		t.Errorf("%+v", s)
+	}
 	f("stranger", nil)
 	if _, err := s.Ledger.Reserve(t.Context(), stocktest.Request("epoch", "x", "k", 1)); !errors.Is(err, stock.ErrNotReady) {
 		t.Errorf("the ledger answers %v", err)
 	}
-	s.k.paused.Store(false)
+	s.k.resume()
 	defer s.k.serve("epoch")()
 	g.until("the new epoch", func() bool { return slices.Equal(g.epochs, []uint32{1, 2}) })
 	g.settled("epoch")
+	if s := g.Standings()[0]; s.NotAccepting != 0 {
+		t.Errorf("%+v", s)
+	}
 	f("stranger", nil) // the unit that was lost is free again
 	last := buy(t, s, "epoch", "last", 1)
 	settle(t, s, kept, stock.Confirmed)
@@ -509,7 +515,7 @@ func TestMirrorDoesNotBelieveARestartedRedis(t *testing.T) {
 	buy(t, s, "restart", "ann", 1)
 	g := newGateway(t, server, "restart")
 	g.settled("restart")
-	s.k.paused.Store(true)
+	s.k.pause()
 	if err := server.Restart(); err != nil {
 		t.Fatal(err)
 	}
@@ -522,7 +528,7 @@ func TestMirrorDoesNotBelieveARestartedRedis(t *testing.T) {
 			t.Fatalf("refuses with %v", err)
 		}
 	}
-	s.k.paused.Store(false)
+	s.k.resume()
 	defer s.k.serve("restart")()
 	for _, one := range []*gateway{g, late} {
 		one.until("refuses again", func() bool { return errors.Is(one.refuses("restart", "bob", 1), stock.ErrAllHeld) })
@@ -540,14 +546,13 @@ func TestMirrorOfAPausedRedis(t *testing.T) {
 	read := g.Standings()[0].AsOf
 	server.Pause()
 	defer server.Resume()
-	slowest := time.Duration(0)
-	for time.Since(read) < 700*time.Millisecond {
+	steps := 0
+	for ; time.Since(read) < 700*time.Millisecond || steps == 0; steps++ {
 		asked := time.Now()
 		if err := g.refuses("paused", "bob", 1); err != nil && asked.Sub(read) > 205*time.Millisecond {
 			t.Fatalf("refuses %v after the last reading", asked.Sub(read))
 		}
 		g.step()
-		slowest = max(slowest, time.Since(asked))
 		if as := g.Standings()[0].AsOf; as.After(read) {
 			read = as // it was answered before it stood still
 		}
@@ -555,8 +560,8 @@ func TestMirrorOfAPausedRedis(t *testing.T) {
 	if g.Ready("paused") {
 		t.Error("ready")
 	}
-	if slowest > 300*time.Millisecond {
-		t.Errorf("a step took %v", slowest)
+	if steps < 3 { // a reading that is waited for takes a second
+		t.Errorf("%d steps in %v", steps, time.Since(read))
 	}
 	if got := g.Levels("paused"); !slices.Equal(got, []stock.Level{stock.AllHeld}) {
 		t.Errorf("levels %v: what was known last is to stay on show", got)
@@ -599,7 +604,7 @@ func TestMirrorWithUnitsInTransit(t *testing.T) {
 		neighbour++
 	}
 	buy(t, s, "transit", fmt.Sprint("n", neighbour), 1)
-	s.k.paused.Store(true)
+	s.k.pause()
 	r := stocktest.Request("transit", "ann", "k", 3)
 	if _, err := l.Reserve(t.Context(), r); !errors.Is(err, stock.ErrNotReady) {
 		t.Fatal(err)
@@ -614,7 +619,7 @@ func TestMirrorWithUnitsInTransit(t *testing.T) {
 	if it := c.Items[0]; it.InTransit != 3 || it.Free != 0 || it.Free+it.Held+it.Confirmed+it.InTransit != it.Allocated || it.Allocated != 4 || it.Level == stock.SoldOut {
 		t.Errorf("%+v", it)
 	}
-	s.k.paused.Store(false)
+	s.k.resume()
 	if _, err := insist(t.Context(), s, r); err != nil {
 		t.Fatal(err)
 	}
@@ -682,7 +687,7 @@ func TestMirrorTellsWatchers(t *testing.T) {
 	server := servers.Redis(t)
 	s := followedSale(t, server, "", onSale("news", n, 2))
 	g := newGateway(t, server, "news")
-	s.k.paused.Store(true)
+	s.k.pause()
 	var all []stock.Receipt
 	for i := range n {
 		r, err := s.Ledger.Reserve(t.Context(), stocktest.Request("news", fmt.Sprint("u", i), "k", 1))
@@ -698,7 +703,7 @@ func TestMirrorTellsWatchers(t *testing.T) {
 	if len(g.states) != 0 {
 		t.Errorf("%d pending reservations were told to be something", len(g.states))
 	}
-	s.k.paused.Store(false)
+	s.k.resume()
 	defer s.k.serve("news")()
 	held := func() (count int) {
 		for _, r := range all {
@@ -739,7 +744,7 @@ func TestMirrorOfAClosedActivity(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.until("ended", func() bool { return errors.Is(g.refuses("closed", "bob", 1), stock.ErrEnded) })
-	s.k.paused.Store(true)
+	s.k.pause()
 	for b := range uint16(2) {
 		p := stock.Place{Activity: "closed", Bucket: b}
 		if err := errors.Join(s.Fence(t.Context(), p, 99), s.Retire(t.Context(), p, 99)); err != nil {
@@ -753,6 +758,11 @@ func TestMirrorOfAClosedActivity(t *testing.T) {
 	}
 	if err := g.refuses("closed", "ann", 1); err != nil {
 		t.Errorf("ann is told %v", err)
+	}
+	for _, s := range g.Standings() {
+		if s.Activity == "closed" && s.NotAccepting != 0 {
+			t.Errorf("%+v", s)
+		}
 	}
 	if g.board.Face("unheard-of") != nil || g.Ready("unheard-of") {
 		t.Error("there is a face of what Redis has not got")

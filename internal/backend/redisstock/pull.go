@@ -29,35 +29,28 @@ func (l *Ledger) pullAndReserve(ctx context.Context, act *activity, b *bucket, r
 		return got, err
 	}
 	// Somebody else took what came. What the others have left decides.
-	states, err := l.survey(ctx, act)
-	if err == nil {
-		err = missingOver(states, r.Lines)
-	}
-	if err == nil {
+	if _, err = l.missing(ctx, act, r.Lines); err == nil {
 		err = fmt.Errorf("%w: %s is free in other buckets", stock.ErrNotReady, short.sku)
 	}
 	return found{}, err
 }
 
-// missingOver is the refusal of the first line for which all buckets together
-// have too few free units, or nil. While units are in transit it is ErrNotReady:
-// they may be free in a moment.
-func missingOver(states []state, lines []stock.Line) error {
-	for _, line := range lines {
-		at := slices.IndexFunc(states[0].items, func(it item) bool { return it.sku == line.SKU })
-		if at < 0 {
-			return &stock.Refusal{Err: stock.ErrNoSuchSKU, SKU: line.SKU}
+// missing surveys an activity for what the lines ask for: nil if all buckets
+// together have it, else the refusal. While units are in transit or change hands
+// it looks again, at most PullWithin; then it is ErrNotReady.
+func (l *Ledger) missing(ctx context.Context, act *activity, lines []stock.Line) (*survey, error) {
+	within, cancel := context.WithTimeout(ctx, l.o.PullWithin)
+	defer cancel()
+	for {
+		s, err := l.survey(ctx, act)
+		if err != nil {
+			return nil, err
 		}
-		it := total(states, at)
-		switch {
-		case it.free >= line.Quantity:
-			continue
-		case it.out != it.in:
-			return fmt.Errorf("%w: units of %s are on their way between buckets", stock.ErrNotReady, line.SKU)
+		err = s.missing(lines)
+		if !errors.Is(err, stock.ErrNotReady) || !pause(within) {
+			return s, err
 		}
-		return (&shortage{it.sku, it.free, it.held}).refusal()
 	}
-	return nil
 }
 
 // pull gets the units that a bucket lacks for the lines from the others, and
@@ -65,23 +58,20 @@ func missingOver(states []state, lines []stock.Line) error {
 // trying again. For each bucket and SKU one pull is under way in this process;
 // the others who need one wait for it.
 func (l *Ledger) pull(ctx context.Context, act *activity, b *bucket, lines []stock.Line) error {
-	states, err := l.survey(ctx, act)
+	s, err := l.missing(ctx, act, lines)
 	if err != nil {
 		return err
 	}
-	if err := missingOver(states, lines); err != nil {
-		return l.afterTransit(ctx, act, lines, err)
-	}
-	own := states[b.place.Bucket]
+	own := s.states[b.place.Bucket]
 	for _, line := range lines {
-		at := slices.IndexFunc(own.items, func(it item) bool { return it.sku == line.SKU })
+		at := s.find(line.SKU)
 		if own.items[at].free >= line.Quantity {
 			continue
 		}
 		done := l.pulling.DoChan(b.m+string(line.SKU), func() (any, error) {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.o.PullWithin)
 			defer cancel()
-			return nil, l.fetch(ctx, act, b, states, at, line.Quantity-own.items[at].free)
+			return nil, l.fetch(ctx, act, b, s.states, at, line.Quantity-own.items[at].free)
 		})
 		select {
 		case <-done: // whether it got what it asked for, the bucket says
@@ -90,27 +80,6 @@ func (l *Ledger) pull(ctx context.Context, act *activity, b *bucket, lines []sto
 		}
 	}
 	return nil
-}
-
-// afterTransit waits, when units on their way are all that hides the answer,
-// until they are there or PullWithin is over.
-func (l *Ledger) afterTransit(ctx context.Context, act *activity, lines []stock.Line, why error) error {
-	if !errors.Is(why, stock.ErrNotReady) {
-		return why
-	}
-	ctx, cancel := context.WithTimeout(ctx, l.o.PullWithin)
-	defer cancel()
-	for errors.Is(why, stock.ErrNotReady) {
-		if !pause(ctx) {
-			return why
-		}
-		states, err := l.survey(ctx, act)
-		if err != nil {
-			return err
-		}
-		why = missingOver(states, lines)
-	}
-	return why
 }
 
 // pause waits a little before asking again.

@@ -170,7 +170,7 @@ func (b *bucket) read(e *epoch, result rueidis.RedisResult) (tag string, reply [
 	}
 	if tag == "FENCED" {
 		b.forget(e)
-		return "", nil, "", fmt.Errorf("%w: bucket %d of %s does not accept in epoch %d", stock.ErrNotReady, b.place.Bucket, b.place.Activity, e.number)
+		return "", nil, "", fmt.Errorf("%w: bucket %d of %s does not accept in epoch %d", errFenced, b.place.Bucket, b.place.Activity, e.number)
 	}
 	return tag, reply[1:], "", nil
 }

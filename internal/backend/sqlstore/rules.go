@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"sluice/internal/order"
 	"sluice/internal/stock"
@@ -12,25 +13,15 @@ import (
 
 var _ order.Buckets = (*Store)(nil)
 
+var insertRule = insertInto("rules", "log, id, epoch, position, doc", 5)
+
 // landRules keeps what opened and adjusted a bucket, and that its log is over.
-// They are few: one look and one row each. The log's watermark has been moved by
-// this transaction, so nobody else writes rules of this log meanwhile.
+// When little is left to sell, units move between buckets with every other
+// purchase, so they are looked for and written together. The log's watermark has
+// been moved by this transaction: nobody else writes rules of this log meanwhile.
 func landRules(c *conn, b *order.Batch) error {
-	for i := range b.Rules {
-		e := &b.Rules[i]
-		known, err := adjusted(c, b.Log, ruleID(e))
-		if err != nil {
-			return err
-		}
-		if known {
-			continue
-		}
-		doc, err := json.Marshal(e)
-		if err != nil {
-			return err
-		}
-		if _, err := c.exec("INSERT INTO rules (log, id, epoch, position, doc) VALUES (?, ?, ?, ?, ?)",
-			string(b.Log), ruleID(e), int64(e.Cursor.Epoch), int64(e.Cursor.Position), doc); err != nil {
+	for rules := range slices.Chunk(b.Rules, order.MaxAdjusted) {
+		if err := keepRules(c, b.Log, rules); err != nil {
 			return err
 		}
 	}
@@ -44,6 +35,35 @@ func landRules(c *conn, b *order.Batch) error {
 	return err
 }
 
+func keepRules(c *conn, log stock.LogID, rules []stock.Entry) error {
+	ids := make([]string, len(rules))
+	for i := range rules {
+		ids[i] = ruleID(&rules[i])
+	}
+	known, err := adjusted(c, log, ids)
+	if err != nil {
+		return err
+	}
+	var rows []args
+	for i := range rules {
+		if known[ids[i]] {
+			continue
+		}
+		known[ids[i]] = true // also if it stands here twice
+		e := &rules[i]
+		doc, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		var row args
+		for _, v := range []any{string(log), ids[i], int64(e.Cursor.Epoch), int64(e.Cursor.Position), doc} {
+			row.add(v)
+		}
+		rows = append(rows, row)
+	}
+	return insertRule.all(c, rows)
+}
+
 // ruleID is the adjustment's id; the opened entry, of which a bucket has one,
 // has the empty one.
 func ruleID(e *stock.Entry) string {
@@ -53,8 +73,21 @@ func ruleID(e *stock.Entry) string {
 	return e.Adjustment.ID
 }
 
-func adjusted(c *conn, log stock.LogID, id string) (bool, error) {
-	_, known, err := c.one("SELECT 1 FROM rules WHERE log = ? AND id = ?", string(log), id)
+// adjusted finds which of these rules are kept.
+func adjusted(c *conn, log stock.LogID, ids []string) (known map[string]bool, err error) {
+	known = make(map[string]bool, len(ids))
+	if len(ids) == 0 {
+		return known, nil
+	}
+	values := make([]any, 1, len(ids)+1)
+	values[0] = string(log)
+	for _, id := range ids {
+		values = append(values, id)
+	}
+	err = c.query(context.Background(), "SELECT id FROM rules WHERE log = ? AND id IN "+placeholders(len(ids)), func(row []driver.Value) error {
+		known[text(row[0])] = true
+		return nil
+	}, values...)
 	return known, err
 }
 
@@ -64,9 +97,16 @@ func retired(c *conn, log stock.LogID) (bool, error) {
 }
 
 // Adjusted implements order.Buckets.
-func (s *Store) Adjusted(ctx context.Context, log stock.LogID, id string) (is bool, err error) {
-	err = s.reading(ctx, "adjusted", func(c *conn) error {
-		is, err = adjusted(c, log, id)
+func (s *Store) Adjusted(ctx context.Context, log stock.LogID, ids []string) ([]bool, error) {
+	if len(ids) > order.MaxAdjusted {
+		return nil, fmt.Errorf("%w: %d adjustments are looked for at once", stock.ErrInvalid, len(ids))
+	}
+	is := make([]bool, len(ids))
+	err := s.reading(ctx, "adjusted", func(c *conn) error {
+		known, err := adjusted(c, log, ids)
+		for i, id := range ids {
+			is[i] = known[id]
+		}
 		return err
 	})
 	return is, err

@@ -122,8 +122,8 @@ func kept(t *testing.T, f *fixture) {
 
 	is := func(log stock.LogID, id string, want bool) {
 		t.Helper()
-		got, err := l.Adjusted(t.Context(), log, id)
-		if err != nil || got != want {
+		got, err := l.Adjusted(t.Context(), log, []string{"none", id})
+		if err != nil || len(got) != 2 || got[0] || got[1] != want {
 			t.Errorf("%q landed in %s: %v, %v", id, log, got, err)
 		}
 	}

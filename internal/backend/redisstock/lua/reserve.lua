@@ -1,10 +1,13 @@
 -- Holds units for a user, or says why not. The order of the checks is the
 -- contract of stock.Ledger, and that of stock.Book.Reserve.
 --
--- KEYS  1 m  2 u  3 s  4 c  5 t
+-- KEYS  1 m  2 u  3 s
 -- ARGV  1 user  2 key  3 lines, packed: SKU, quantity, …  4 what the gateway keeps with the record
---       5 '1' for late money  6 ms, or '' for TIME  7 newest entry the caller has seen
---       8, 9 digest and text of the terms, '' when t has them  10… claims
+--       5 newest entry the caller has seen
+-- and only with a request that has any of these, since every one costs:
+-- KEYS  4 c  5 t
+-- ARGV  6 '1' for late money  7 ms, or '' for TIME  8, 9 digest and text of the terms, '' when
+--       t has them  10… claims
 -- Answers the record, or {why, …}.
 --
 -- Most requests have one line: a call is written out for it, which spares the
@@ -20,7 +23,7 @@ else
 end
 if m[1] ~= EPOCH then return {'FENCED'} end
 local seq, number, last = cmsgpack.unpack(m[2])
-if tonumber(ARGV[7]) > seq then return lost(KEYS[1]) end
+if tonumber(ARGV[5]) > seq then return lost(KEYS[1]) end
 
 local mine = redis.call('HGET', KEYS[2], ARGV[1])
 local records, count = nil, 0
@@ -43,9 +46,9 @@ for i = 10, #ARGV do
   if redis.call('SISMEMBER', KEYS[4], ARGV[i]) == 1 then return {'CLAIM'} end
 end
 
-local now = clock(ARGV[6], last)
+local now = clock(ARGV[7], last)
 local phase, opens, closes, hold, per_user = cmsgpack.unpack(m[3])
-if ARGV[5] == '1' then
+if ARGV[6] == '1' then
   if phase == CLOSED then return {'ENDED'} end
 elseif phase >= DRAINING or now >= closes then
   return {'ENDED'}
@@ -87,18 +90,23 @@ end
 -- the stream's newest, nothing has been changed yet.
 seq, number = seq + 1, number + 1
 local record = cmsgpack.pack(ARGV[2], number, EPOCH_NUMBER, seq, HELD, now, now + hold, ARGV[3], ARGV[4])
-local place, set, after = cmsgpack.pack(seq, number, now), {}, ''
+local place = cmsgpack.pack(seq, number, now)
 for i = 1, n do
   local item = items[i]
   item[FREE] = item[FREE] - lines[2 * i]
   item[HELD_UNITS] = item[HELD_UNITS] + lines[2 * i]
-  set[2 * i - 1] = 'i:' .. lines[2 * i - 1]
-  set[2 * i] = cmsgpack.pack(unpack(item))
-  after = after .. set[2 * i]
+  items[i] = cmsgpack.pack(unpack(item))
 end
+local after = n == 1 and items[1] or table.concat(items)
 redis.call('XADD', KEYS[3], EPOCH .. '-' .. seq, 'u', ARGV[1], 'r', record, 'c', after)
-redis.call('HSET', KEYS[1], 'place', place, unpack(set))
+if n == 1 then
+  redis.call('HSET', KEYS[1], 'place', place, 'i:' .. lines[1], after)
+else
+  local set = {'HSET', KEYS[1], 'place', place}
+  for i = 1, n do set[2 * i + 3], set[2 * i + 4] = 'i:' .. lines[2 * i - 1], items[i] end
+  redis.call(unpack(set))
+end
 redis.call('HSET', KEYS[2], ARGV[1], mine and mine .. record or record)
-if ARGV[9] ~= '' then redis.call('HSET', KEYS[5], ARGV[8], ARGV[9]) end
+if ARGV[9] and ARGV[9] ~= '' then redis.call('HSET', KEYS[5], ARGV[8], ARGV[9]) end
 if #ARGV > 9 then redis.call('SADD', KEYS[4], unpack(ARGV, 10)) end
 return record
