@@ -9,21 +9,25 @@ import (
 )
 
 // sellOff is the tail: what was cancelled or let expire is bought by users who
-// pay, until all is sold or nobody is left to buy. It returns the units that
-// nobody could get hold of at its end although users kept asking for them.
+// pay, until all is sold or nobody is left to buy, or the counts have not changed
+// for the patience: a slow shop is not one that strands units. It returns the
+// units that nobody could get hold of at its end although users kept asking.
 func (r *rehearsal) sellOff(ctx context.Context) (unsold int) {
-	const steady = 5 // samples in a row that must show units stranded
+	const steady = 5   // samples in a row that must show units stranded
+	const longest = 10 // times the patience
 	r.selling.Store(true)
 	defer r.resting.Store(true)
 	limit := time.Duration(r.o.Hold)*time.Second + r.wait.tail
-	ctx, stop := context.WithTimeout(ctx, limit)
+	ctx, stop := context.WithTimeout(ctx, longest*limit)
 	defer stop()
 	var wg sync.WaitGroup
 	// Often enough that all units are asked for in a quarter of the time.
 	rate := max(r.o.Rate, int(4*float64(r.o.Stock)/limit.Seconds()))
 	wg.Go(func() {
-		r.flood(ctx, newSchedule(time.Now(), min(rate, tailRate), limit))
+		r.flood(ctx, newSchedule(time.Now(), min(rate, tailRate), longest*limit))
 	})
+	var last item // the counts, and since when they have been the same
+	since := time.Now()
 	var stranded [steady]int
 	pace := time.NewTicker(samplePace)
 	defer pace.Stop()
@@ -34,11 +38,14 @@ func (r *rehearsal) sellOff(ctx context.Context) (unsold int) {
 			if asking > 0 {
 				stranded[n%steady] = max(i.Allocated-max(i.Confirmed, r.oracle.claimed(time.Now(), r.wait.overdue)), 0)
 			}
+			if i != last {
+				last, since = i, time.Now()
+			}
 			if i.Confirmed >= i.Allocated {
 				stop()
 			}
 		}
-		if asking+holders == 0 {
+		if asking+holders == 0 || time.Since(since) > limit {
 			stop()
 		}
 		select {
