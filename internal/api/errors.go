@@ -43,6 +43,7 @@ const (
 	tooLarge
 	unsupportedMediaType
 	idempotencyMismatch
+	rateLimited
 	internal
 	overloaded
 	paused
@@ -84,6 +85,7 @@ var problems = withBodies([codes]problem{
 	tooLarge:              {status: 413, name: "too_large", title: "Body and headers are limited to 16 kB each"},
 	unsupportedMediaType:  {status: 415, name: "unsupported_media_type", title: "Content-Type must be application/json"},
 	idempotencyMismatch:   {status: 422, name: "idempotency_mismatch", title: "This Idempotency-Key was used with other terms"},
+	rateLimited:           {status: 429, name: "rate_limited", title: "Too many requests", retry: 1}, // as a rule, its rule knows better
 	internal:              {status: 500, name: "internal", title: "Internal error"},
 	overloaded:            {status: 503, name: "overloaded", title: "Too busy, try again", retry: 1},
 	paused:                {status: 503, name: "paused", title: "The activity is paused", retry: 5},
@@ -105,6 +107,7 @@ var causes = []struct {
 	{stock.ErrNotOpen, notOpen},
 	{stock.ErrEnded, ended},
 	{stock.ErrInsufficient, insufficient},
+	{gate.ErrRateLimited, rateLimited},
 	{gate.ErrUnauthenticated, unauthenticated},
 	{gate.ErrOverloaded, overloaded},
 	{stock.ErrOverloaded, overloaded},
@@ -130,11 +133,15 @@ var causes = []struct {
 	{payment.ErrMalformed, invalidRequest},
 	{payment.ErrNoSuchPayment, noSuchOrder},
 	{payment.ErrRefused, orderState},
+	{payment.ErrAway, overloaded}, // before ErrProvider, which it comes with: here the outcome is known
 	{payment.ErrProvider, unknown},
 	{context.DeadlineExceeded, unknown},
 	{context.Canceled, unknown}, // only when the server stops: clients do not cancel
 
 	{gate.ErrKey, internal},
+	{gate.ErrRules, internal},
+	{gate.ErrRulesChanged, internal},
+	{gate.ErrNoSuchRules, internal},
 	{stock.ErrOutcome, internal},
 	{stock.ErrConflict, internal},
 	{stock.ErrTruncated, internal},
@@ -185,6 +192,9 @@ func (s *Server) refuse(ctx *fasthttp.RequestCtx, err error, lines int) code {
 		}
 	case insufficient, limitReached, notOpen, invalidRequest:
 		s.explain(ctx, c, err)
+		return c
+	case rateLimited:
+		s.tooOften(ctx, err)
 		return c
 	case internal:
 		s.log.Error("request failed", "method", string(ctx.Method()), "path", string(ctx.Path()), "err", err)

@@ -49,6 +49,7 @@ var ofPurchases = []failure{
 	{stock.ErrInsufficient, 409, "insufficient"},
 	{stock.ErrLimit, 409, "limit_reached"},
 	{stock.ErrMismatch, 422, "idempotency_mismatch"},
+	{gate.ErrRateLimited, 429, "rate_limited"},
 	{stock.ErrCorrupt, 500, "internal"},
 	{errors.New("never heard of"), 500, "internal"},
 	{stock.ErrOverloaded, 503, "overloaded"},
@@ -66,6 +67,7 @@ var ofPayments = []failure{
 	{payment.ErrMalformed, 400, "invalid_request"},
 	{payment.ErrNoSuchPayment, 404, "no_such_order"},
 	{payment.ErrProvider, 503, "unknown"},
+	{fmt.Errorf("%w: %w", payment.ErrProvider, payment.ErrAway), 503, "overloaded"},
 	{payment.ErrRefused, 409, "order_state"},
 	{order.ErrNoSuchOrder, 404, "no_such_order"},
 	{order.ErrState, 409, "order_state"},
@@ -84,7 +86,7 @@ func TestEveryCodeByHTTP(t *testing.T) {
 			t.Errorf("%s: title or status missing: %s", code, a.body)
 		}
 		wait, _ := strconv.Atoi(a.header.Get("Retry-After"))
-		if (status == 503) != (wait > 0) || wait > 15 {
+		if (status == 503 || status == 429) != (wait > 0) || wait > 15 {
 			t.Errorf("%s: Retry-After %q", code, a.header.Get("Retry-After"))
 		}
 		if (status == 401) != (a.header.Get("WWW-Authenticate") == "Bearer") {

@@ -1,13 +1,14 @@
 package api
 
 import (
+	"errors"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/valyala/fasthttp"
 	"github.com/valyala/fastjson"
 
+	"sluice/internal/gate"
 	"sluice/internal/sale"
 	"sluice/internal/stock"
 )
@@ -47,7 +48,7 @@ func (s *Server) purchase(ctx *fasthttp.RequestCtx, activity string) {
 	a := s.attempts.Get().(*attempt)
 	defer s.attempts.Put(a)
 	if err := a.read(ctx, key); err != nil {
-		s.remember(ctx, activity, who.User, s.refuse(ctx, err, 0))
+		s.remember(ctx, activity, who.User, s.refuse(ctx, err, 0), err)
 		return
 	}
 	receipt, err := s.shop.Purchase(s.life, sale.PurchaseRequest{
@@ -57,9 +58,11 @@ func (s *Server) purchase(ctx *fasthttp.RequestCtx, activity string) {
 		Lines:    a.lines,
 		Pass:     a.pass,
 		Ticket:   a.ticket,
+		Origin:   s.origin(ctx, who),
 	})
 	if err != nil {
-		s.remember(ctx, activity, who.User, s.refuse(ctx, err, len(a.lines)))
+		s.remember(ctx, activity, who.User, s.refuse(ctx, err, len(a.lines)), err)
+		free(err)
 		return
 	}
 	if receipt.Replayed && receipt.State == stock.Held && s.standing != nil {
@@ -75,24 +78,37 @@ const maxRefusals = 1 << 16
 
 // remember keeps why a user was refused, for LastRefusal. An activity that
 // does not exist would only take places away.
-func (s *Server) remember(ctx *fasthttp.RequestCtx, activity string, user stock.UserID, c code) {
-	if c != noSuchActivity {
-		// The request's own time: it has been read already.
-		s.refusals.Note(activity, string(user), uint8(c), ctx.Time())
+func (s *Server) remember(ctx *fasthttp.RequestCtx, activity string, user stock.UserID, c code, err error) {
+	note := uint8(c)
+	switch c {
+	case noSuchActivity:
+		return
+	case rateLimited:
+		if l, ok := errors.AsType[*gate.Limited](err); ok {
+			note = gate.RuleCode + l.Slot
+			s.logged.refusal(s.log, ctx, l, string(user))
+		}
 	}
+	// The request's own time: it has been read already.
+	s.refusals.Note(activity, string(user), note, ctx.Time())
 }
 
-// LastRefusal answers the code with which a purchase of this user was refused
-// last in this activity by this process, and when, to a tenth of a second. ok
+// LastRefusal answers with what a purchase of this user was refused last in
+// this activity by this process, and when, to a tenth of a second. ok
 // is false when there was none, or when it has been forgotten for the sake of
 // newer ones. A request that was refused before it was known whose it is
 // (unauthenticated, overloaded) counts for nobody.
-func (s *Server) LastRefusal(activity stock.ActivityID, user stock.UserID) (code string, at time.Time, ok bool) {
-	c, at, ok := s.refusals.Last(string(activity), string(user))
-	if !ok || int(c) >= len(problems) {
-		return "", time.Time{}, false
+func (s *Server) LastRefusal(activity stock.ActivityID, user stock.UserID) (last gate.Refusal, ok bool) {
+	note, at, ok := s.refusals.Last(string(activity), string(user))
+	switch {
+	case !ok:
+		return gate.Refusal{}, false
+	case note >= gate.RuleCode:
+		return gate.Refusal{Code: problems[rateLimited].name, Rule: s.rules.RuleIn(note-gate.RuleCode, at), At: at}, true
+	case int(note) >= len(problems):
+		return gate.Refusal{}, false
 	}
-	return problems[c].name, at, true
+	return gate.Refusal{Code: problems[note].name, At: at}, true
 }
 
 // accept answers a receipt.

@@ -199,9 +199,12 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// shopper is made once, as a real connection's address is.
+var shopper = &net.TCPAddr{IP: net.IPv4(198, 51, 100, 7), Port: 4711}
+
 func (w *wire) Close() error                     { return nil }
 func (w *wire) LocalAddr() net.Addr              { return &net.TCPAddr{} }
-func (w *wire) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (w *wire) RemoteAddr() net.Addr             { return shopper }
 func (w *wire) SetDeadline(time.Time) error      { return nil }
 func (w *wire) SetReadDeadline(time.Time) error  { return nil }
 func (w *wire) SetWriteDeadline(time.Time) error { return nil }
@@ -278,16 +281,16 @@ func BenchmarkRead(b *testing.B) {
 }
 
 // Every code has to fit into the table of last refusals.
-var _ = [gate.MaxRefusalCode + 1 - codes]struct{}{}
+var _ = [gate.RuleCode - codes]struct{}{}
 
 // The last refusal of a user in an activity is remembered, and nobody else's.
 func TestLastRefusal(t *testing.T) {
 	b := newBench(t, nil)
 	f := func(user stock.UserID, want string) {
 		t.Helper()
-		code, at, ok := b.server.LastRefusal("act", user)
-		if code != want || ok != (want != "") || ok && time.Since(at) > time.Minute {
-			t.Errorf("%s: %q at %v, %v; want %q", user, code, at, ok, want)
+		last, ok := b.server.LastRefusal("act", user)
+		if last.Code != want || last.Rule != "" || ok != (want != "") || ok && time.Since(last.At) > time.Minute {
+			t.Errorf("%s: %+v, %v; want %q", user, last, ok, want)
 		}
 	}
 	f("alice", "")

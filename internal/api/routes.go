@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"github.com/valyala/fasthttp"
+
+	"sluice/internal/gate"
 )
 
 // class groups routes that share one bound on requests in flight.
@@ -25,6 +27,7 @@ type endpoint struct {
 	method  string
 	pattern string
 	class   class
+	limited gate.Class // which rules decide here; those of purchases do behind the known key, in the shop
 	serve   func(s *Server, ctx *fasthttp.RequestCtx, param string)
 }
 
@@ -54,24 +57,24 @@ const (
 )
 
 var endpoints = [routes]endpoint{
-	routePurchase:      {"POST", "/v1/activities/{id}/purchases", purchaseClass, (*Server).purchase},
-	routeTime:          {"GET", "/v1/time", freeClass, (*Server).time},
-	routeActivities:    {"GET", "/v1/activities", freeClass, (*Server).activities},
-	routeActivity:      {"GET", "/v1/activities/{id}", freeClass, (*Server).activity},
-	routeReservation:   {"GET", "/v1/reservations/{id}", readClass, (*Server).reservation},
-	routeEvents:        {"GET", "/v1/reservations/{id}/events", readClass, (*Server).events},
-	routeOrders:        {"GET", "/v1/orders", readClass, (*Server).ordersList},
-	routeOrder:         {"GET", "/v1/orders/{id}", readClass, (*Server).order},
-	routePay:           {"POST", "/v1/orders/{id}/payments", paymentClass, (*Server).pay},
-	routeCancel:        {"POST", "/v1/orders/{id}/cancel", paymentClass, (*Server).cancel},
-	routeCallback:      {"POST", "/v1/payments/callbacks/{provider}", paymentClass, (*Server).callback},
-	routeNotifications: {"GET", "/v1/notifications", readClass, (*Server).notificationsList},
-	routeDemo:          {"POST", "/demo/token", freeClass, (*Server).demoToken},
-	routeShell:         {"GET", "/", freeClass, (*Server).shell},
-	routeShellOf:       {"GET", "/a/{id}", freeClass, (*Server).shell},
-	routeAsset:         {"GET", "/assets/{name}", freeClass, (*Server).file},
-	routeImage:         {"GET", "/images/{name}", freeClass, (*Server).file},
-	routeOpenAPI:       {"GET", "/openapi.json", freeClass, (*Server).openAPI},
+	routePurchase:      {"POST", "/v1/activities/{id}/purchases", purchaseClass, gate.Unlimited, (*Server).purchase},
+	routeTime:          {"GET", "/v1/time", freeClass, gate.Unlimited, (*Server).time},
+	routeActivities:    {"GET", "/v1/activities", freeClass, gate.Reads, (*Server).activities},
+	routeActivity:      {"GET", "/v1/activities/{id}", freeClass, gate.Reads, (*Server).activity},
+	routeReservation:   {"GET", "/v1/reservations/{id}", readClass, gate.Reads, (*Server).reservation},
+	routeEvents:        {"GET", "/v1/reservations/{id}/events", readClass, gate.Reads, (*Server).events},
+	routeOrders:        {"GET", "/v1/orders", readClass, gate.Reads, (*Server).ordersList},
+	routeOrder:         {"GET", "/v1/orders/{id}", readClass, gate.Reads, (*Server).order},
+	routePay:           {"POST", "/v1/orders/{id}/payments", paymentClass, gate.Payments, (*Server).pay},
+	routeCancel:        {"POST", "/v1/orders/{id}/cancel", paymentClass, gate.Payments, (*Server).cancel},
+	routeCallback:      {"POST", "/v1/payments/callbacks/{provider}", paymentClass, gate.Unlimited, (*Server).callback},
+	routeNotifications: {"GET", "/v1/notifications", readClass, gate.Reads, (*Server).notificationsList},
+	routeDemo:          {"POST", "/demo/token", freeClass, gate.Unlimited, (*Server).demoToken},
+	routeShell:         {"GET", "/", freeClass, gate.Unlimited, (*Server).shell},
+	routeShellOf:       {"GET", "/a/{id}", freeClass, gate.Unlimited, (*Server).shell},
+	routeAsset:         {"GET", "/assets/{name}", freeClass, gate.Unlimited, (*Server).file},
+	routeImage:         {"GET", "/images/{name}", freeClass, gate.Unlimited, (*Server).file},
+	routeOpenAPI:       {"GET", "/openapi.json", freeClass, gate.Unlimited, (*Server).openAPI},
 }
 
 // handle serves one request.
@@ -86,6 +89,13 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		ctx.Response.Header.SetCanonical(allow, []byte(e.method))
 		s.answer(ctx, methodNotAllowed)
 		return
+	}
+	if e.limited != gate.Unlimited && s.rules != nil {
+		if err := s.admit(ctx, to, param); err != nil {
+			s.refuse(ctx, err, 0)
+			free(err)
+			return
+		}
 	}
 	if bound := s.bounds[e.class]; bound != nil {
 		if err := bound.Enter(); err != nil {

@@ -22,6 +22,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -57,8 +58,8 @@ type payments interface {
 	Callback(ctx context.Context, provider string, header func(name string) string, body []byte) error
 }
 
-// Config is what the server is made of. All but Standing, Demo, Images, Assets
-// and Limits are required.
+// Config is what the server is made of. All but Standing, Rules, Trusted, Demo,
+// Images, Assets and Limits are required.
 type Config struct {
 	Shop     shop
 	Orders   orders
@@ -73,6 +74,9 @@ type Config struct {
 	// of its key then tells: where the ledger follows the orders at a distance, it
 	// may still say "held" of what has been cancelled. nil: the ledger is as good.
 	Standing func(ctx context.Context, id stock.ID) (state stock.State, ok bool)
+
+	Rules   *gate.Limits   // how often shoppers may read and pay; nil: as often as they like
+	Trusted []netip.Prefix // proxies whose X-Forwarded-For is believed
 
 	Demo   *Demo            // hands out shoppers; nil but in a demo
 	Shell  Asset            // the page of GET / and GET /a/{id}
@@ -111,6 +115,9 @@ type Server struct {
 	now      func() time.Time
 	log      *slog.Logger
 	standing func(ctx context.Context, id stock.ID) (state stock.State, ok bool)
+	rules    *gate.Limits
+	trusted  []netip.Prefix
+	logged   logged // of refusals by rules
 	demo     *Demo
 	files    files
 	http     fasthttp.Server
@@ -147,7 +154,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		shop: c.Shop, orders: c.Orders, payments: c.Payments, notices: c.Notices, verifier: c.Verifier,
-		now: c.Now, log: c.Log, standing: c.Standing, demo: c.Demo, files: files,
+		now: c.Now, log: c.Log, standing: c.Standing, rules: c.Rules, trusted: c.Trusted, demo: c.Demo, files: files,
 		streams:  newStreams(c.Orders, c.Watchers, c.Now, l.Streams),
 		attempts: sync.Pool{New: func() any { return new(attempt) }},
 		// Requests carry the machine's own time, and so does what is kept of them.

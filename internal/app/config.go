@@ -44,6 +44,7 @@ type Config struct {
 	Drain     time.Duration `koanf:"drain" help:"how long /readyz says no before a stopping server refuses connections; 0s without a balancer in front"`
 	OpsToken  string        `koanf:"ops_token" help:"bearer token of the ops API; better given as SLUICE_OPS_TOKEN" secret:"true"`
 	JWTKeys   []string      `koanf:"jwt_keys" help:"files of keys that sign shoppers' tokens, [id=]path: HS256 secrets as hex or Ed25519 public keys as PEM; by default a secret made in the data directory"`
+	Proxies   []string      `koanf:"trusted_proxies" help:"addresses and networks (10.0.0.0/8) of the proxies in front of the shopper API, whose X-Forwarded-For says where a shopper is; by default none is believed"`
 	Demo      bool          `koanf:"demo" help:"load the demo catalogue, open a sale, hand out shoppers' tokens to anyone"`
 	Log       string        `koanf:"log" help:"json or text; debug, info, warn or error after a comma"`
 }
@@ -81,7 +82,7 @@ func Load(path string, flags map[string]any) (Config, error) {
 		if key == "config_file" { // says where the file is, and is read before it
 			return "", nil
 		}
-		if key == "jwt_keys" {
+		if key == "jwt_keys" || key == "trusted_proxies" {
 			return key, strings.Split(value, ",")
 		}
 		return key, value

@@ -20,12 +20,13 @@ func TestPrecedence(t *testing.T) {
 	t.Setenv("SLUICE_LISTEN", "127.0.0.1:3333")
 	t.Setenv("SLUICE_OPS", "127.0.0.1:4444")
 	t.Setenv("SLUICE_JWT_KEYS", "a=one,two")
+	t.Setenv("SLUICE_TRUSTED_PROXIES", "10.0.0.0/8,192.0.2.1")
 	c, err := app.Load(file, map[string]any{"ops": "127.0.0.1:5555"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := strings.Join(append([]string{c.Data, c.Listen, c.Ops, c.Log, c.Role}, c.JWTKeys...), " ")
-	if want := "from-file 127.0.0.1:3333 127.0.0.1:5555 json,warn all a=one two"; got != want {
+	got := strings.Join(append([]string{c.Data, c.Listen, c.Ops, c.Log, c.Role}, append(c.JWTKeys, c.Proxies...)...), " ")
+	if want := "from-file 127.0.0.1:3333 127.0.0.1:5555 json,warn all a=one two 10.0.0.0/8 192.0.2.1"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -50,6 +51,7 @@ func TestFaults(t *testing.T) {
 	f(map[string]any{"store": "postgres://u:do-not-show@h/shop"}, "store:", "mysql://")
 	f(map[string]any{"store": "postgres://u:do-not-show/@h/shop"}, "store:", "mysql://")
 	f(map[string]any{"public": "shop.example", "drain": "1h"}, "public:", "drain:")
+	f(map[string]any{"trusted_proxies": []string{"10.0.0.0/8", "front.example"}}, `trusted_proxies: "front.example"`)
 	f(map[string]any{"role": "cook"}, "role:", "gateway, worker, console")
 	f(map[string]any{"ops": "0.0.0.0:8081"}, "SLUICE_OPS_TOKEN")
 	f(map[string]any{"ops": "0.0.0.0:8081", "demo": true}, "SLUICE_OPS_TOKEN")

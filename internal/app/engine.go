@@ -10,13 +10,16 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/url"
 	"sync/atomic"
+	"time"
 
 	"sluice/internal/api"
 	"sluice/internal/backend/sqlstore"
 	"sluice/internal/catalog"
 	"sluice/internal/gate"
+	"sluice/internal/lib/call"
 	"sluice/internal/lib/id"
 	"sluice/internal/lib/outbox"
 	"sluice/internal/order"
@@ -31,22 +34,28 @@ import (
 // nothing while nobody calls it.
 type engine struct {
 	*doors
-	role      role
-	log       *slog.Logger
-	shop      *sale.Shop
-	sales     *sale.Desk // of the ops API
-	orders    *order.Desk
-	keeper    *order.Keeper
-	settler   *order.Settler
-	alarms    *order.Alarms
-	watchers  *order.Watchers
-	relay     *outbox.Relay
-	outgoing  chan struct{}    // tells the relay that landing wrote messages
-	snapshots *order.Snapshots // products as orders keep them
-	sandbox   *sandbox.Server  // nil where another process has it
-	provider  *sandbox.Client
-	books     books
-	stopping  atomic.Bool
+	role         role
+	log          *slog.Logger
+	rules        *gate.Rulebook // how often shoppers may ask
+	shop         *sale.Shop
+	sales        *sale.Desk // of the ops API
+	orders       *order.Desk
+	cashier      *order.Cashier
+	changed      func() <-chan struct{} // as order.NewDesk takes it
+	keeper       *order.Keeper
+	settler      *order.Settler
+	alarms       *order.Alarms
+	watchers     *order.Watchers
+	relay        *outbox.Relay
+	outgoing     chan struct{}    // tells the relay that landing wrote messages
+	snapshots    *order.Snapshots // products as orders keep them
+	sandbox      *sandbox.Server  // nil where another process has it
+	provider     *sandbox.Client
+	rows         order.Store // orders, as shoppers' desks read them
+	shedding     *gate.Shedding
+	dependencies []*dependency
+	books        books
+	stopping     atomic.Bool
 
 	alone *alone // with the embedded ledger; else nil
 	fleet *fleet // with a ledger that processes share; else nil
@@ -58,39 +67,50 @@ const maxWatchers = 200_000
 // newEngine wires the business. at is where the payment provider and its client
 // find each other when the configuration does not say.
 func newEngine(c Config, d *doors, at Addresses, log *slog.Logger) (*engine, error) {
-	e := &engine{doors: d, role: roles[c.Role], log: log, outgoing: make(chan struct{}, 1)}
+	return newEngineCalling(paymentOptions(), c, d, at, log)
+}
+
+// newEngineCalling says how the payment provider is called.
+func newEngineCalling(pay call.Options, c Config, d *doors, at Addresses, log *slog.Logger) (*engine, error) {
+	e := &engine{doors: d, role: roles[c.Role], log: log, outgoing: make(chan struct{}, 1), rows: d.store}
+	e.shedding = gate.NewShedding(time.Now)
+	// The machine's time: ours may stand still at its floor, and a limit must not.
+	e.rules = gate.NewRulebook(editions{d.store}, gate.NewLimits(time.Now()), time.Now)
 	now := d.clock.Now
 	e.openShop(c)
-	if err := e.openSandbox(c, at.Pay); err != nil {
+	toProvider, err := e.reach(pay)
+	if err == nil {
+		err = e.openSandbox(c, at.Pay, toProvider)
+	}
+	if err != nil {
 		return nil, err
 	}
 	e.alarms = order.NewAlarms(log)
-	cashier := order.NewCashier(d.store, []payment.Provider{e.provider}, callbacks(c, at.Shopper), e.alarms, log, now)
+	e.cashier = order.NewCashier(d.store, []payment.Provider{e.provider}, callbacks(c, at.Shopper), e.alarms, log, now)
 	newID := func(u stock.UserID) stock.OrderID {
 		return stock.OrderID(id.Format(d.ids.For(string(u))))
 	}
 	late := order.NewLate(d.store, d.ledger, newID, log, now)
-	e.keeper = order.NewKeeper(d.store, cashier, late, e.alarms, now, d.clock.Jump)
+	e.keeper = order.NewKeeper(d.store, e.cashier, late, e.alarms, now, d.clock.Jump)
 	e.watchers = order.NewWatchers(maxWatchers)
 	e.snapshots = order.NewSnapshots(func(ctx context.Context, sku stock.SKU, version int) ([]byte, error) {
 		return snapshot(ctx, d.store, sku, version)
 	})
 	e.settler = order.NewSettler(d.ledger, e.alarms, now)
-	cashier.SettleEarly(e.settler)
+	e.cashier.SettleEarly(e.settler)
 	handlers := []outbox.Named{
 		{Name: "ledger", Topics: []string{order.TopicPaid, order.TopicCancelled, order.TopicRefunded}, Handle: e.settler.Settle},
 	}
-	var landed func() <-chan struct{} // nil: other processes land
 	if d.wal != nil {
 		e.alone = e.newAlone()
-		landed = e.alone.lander.Changed
+		e.changed = e.alone.lander.Changed // nil elsewhere: other processes land
 		handlers = append(handlers, outbox.Named{Name: "streams", Handle: e.watchers.Handle})
 	} else {
 		e.fleet = e.newFleet()
 	}
 	handlers = append(handlers, outbox.Named{Name: "notifications",
 		Topics: []string{order.TopicPaymentDue, order.TopicPaid, order.TopicCancelled, order.TopicRefunded}, Handle: notify(d.store)})
-	e.orders = order.NewDesk(d.store, e.reads(), cashier, landed, now)
+	e.orders = order.NewDesk(d.store, e.reads(), e.cashier, e.changed, now)
 	e.relay = outbox.New(d.store, handlers, now, rand.Float64, log, outbox.Options{Buried: e.alarms.DeadLetter})
 	e.books = e.newBooks()
 	if e.fleet != nil && e.role.worker {
@@ -104,11 +124,11 @@ func newEngine(c Config, d *doors, at Addresses, log *slog.Logger) (*engine, err
 func (e *engine) openShop(c Config) {
 	d := e.doors
 	if d.wal != nil {
-		e.shop = sale.NewShop(d.ledger, d.board, sale.OpenGate{}, d.ids, d.store, d.store, d.clock.Now)
+		e.shop = sale.NewShop(d.ledger, d.board, admission{sale.OpenGate{}, e.rules.Limits}, d.ids, d.store, d.store, d.clock.Now)
 		e.sales = sale.NewDesk(e.shop)
 		return
 	}
-	e.shop = sale.NewShop(d.ledger, d.board, d.number, d.ids, spread{d.store, d.redis.Buckets()}, d.store, d.clock.Now)
+	e.shop = sale.NewShop(d.ledger, d.board, admission{d.number, e.rules.Limits}, d.ids, spread{d.store, d.redis.Buckets()}, d.store, d.clock.Now)
 	e.sales = sale.NewFrontDesk(e.shop)
 }
 
@@ -139,7 +159,7 @@ func callbacks(c Config, shopper net.Addr) func(provider string) string {
 // openSandbox opens the client that calls the sandbox provider and, where the
 // ops API is, the provider with its state. Both sides share a secret derived
 // from the fleet's own.
-func (e *engine) openSandbox(c Config, pay net.Addr) error {
+func (e *engine) openSandbox(c Config, pay net.Addr, through http.RoundTripper) error {
 	key, err := gate.KeyIn(c.SecretsPath())
 	if err != nil {
 		return err
@@ -156,7 +176,7 @@ func (e *engine) openSandbox(c Config, pay net.Addr) error {
 	} else if u, err := url.Parse(c.Payment); err == nil {
 		at = u.Host
 	}
-	if e.provider, err = sandbox.NewClient("http://"+at, sandbox.ClientOptions{Secret: secret}); err != nil {
+	if e.provider, err = sandbox.NewClient("http://"+at, sandbox.ClientOptions{Secret: secret, Transport: through}); err != nil {
 		return errors.Join(err, e.closeSandbox())
 	}
 	return nil

@@ -39,6 +39,9 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var (
 	acceptedDesc    = describe("purchases_accepted_total", "Purchases accepted for the first time.")
 	replayedDesc    = describe("purchases_replayed_total", "Purchases answered with the receipt of an earlier acceptance.")
+	ruledDesc       = describe("rule_decisions_total", "Decisions of the gate's rules, by rule: allowed, refused, or shadow_refused by one that is only tried.", "rule", "decision")
+	ruleKeysDesc    = describe("rule_forgotten_keys_total", "Keys that may have got more than a rule allows, for want of places.", "rule")
+	rulesDesc       = describe("rules_version", "Version of the gate's rules in force.")
 	refusedDesc     = describe("refusals_total", "Replies that were refusals, by code.", "code")
 	streamsDesc     = describe("event_streams", "Open event streams.")
 	connectionsDesc = describe("connections", "Open shopper connections, event streams left out.")
@@ -95,6 +98,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	m := meter{ch}
 	if c.gateway != nil {
 		c.attempts(m)
+		c.ruled(m)
+		c.shed(m)
 	}
 	if c.role.console {
 		for _, v := range c.shop.Views() {
@@ -112,6 +117,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			c.delivery(m)
 		}
 	}
+	c.outsideOf(m)
 	for kind, n := range c.alarms.Counts() {
 		m.counter(alarmDesc, float64(n), kind)
 	}
@@ -131,6 +137,18 @@ func (c *collector) attempts(m meter) {
 	m.gauge(connectionsDesc, float64(g.Connections))
 	for class, n := range g.InFlight {
 		m.gauge(inFlightDesc, float64(n), class)
+	}
+}
+
+// ruled is what the rules have decided. There are at most gate.MaxRules at a
+// time; one that is taken out of the set is no longer told of.
+func (c *collector) ruled(m meter) {
+	m.gauge(rulesDesc, float64(c.rules.Limits.Edition().Version))
+	for _, n := range c.rules.Limits.Counts() {
+		m.counter(ruledDesc, float64(n.Allowed), n.Rule, "allowed")
+		m.counter(ruledDesc, float64(n.Refused), n.Rule, "refused")
+		m.counter(ruledDesc, float64(n.ShadowRefused), n.Rule, "shadow_refused")
+		m.counter(ruleKeysDesc, float64(n.Forgotten), n.Rule)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/internal/api"
+	"sluice/internal/gate"
 	"sluice/internal/lib/run"
 	"sluice/internal/stock"
 )
@@ -27,9 +28,12 @@ var roles = map[string]role{
 // tasks are all that run beside the listeners, in the order in which they start.
 func (e *engine) tasks() []run.Task {
 	if e.alone != nil {
-		return e.alone.tasks()
+		return append(e.alone.tasks(), e.follow())
 	}
 	tasks := e.fleet.onEach()
+	if e.role.gateway || e.role.console {
+		tasks = append(tasks, e.follow())
+	}
 	if e.role.worker {
 		tasks = append(tasks, e.fleet.onWorkers()...)
 	}
@@ -146,11 +150,12 @@ func (e *engine) gateway(c Config) (*api.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	front.Shop, front.Orders, front.Payments, front.Watchers = e.shop, e.orders, e.orders, e.watchers
-	front.Notices = notices{e.store}
+	front.Shop, front.Orders, front.Payments, front.Watchers = e.shop, e.deskFor(gate.Browsing), e.deskFor(gate.Paying), e.watchers
+	front.Notices = shedNotices{notices{e.store}, e.shedding}
 	if e.fleet != nil {
-		front.Standing = e.orders.Standing
+		front.Standing = e.deskFor(gate.Buying).Standing
 	}
+	front.Rules, front.Trusted = e.rules.Limits, c.proxies()
 	front.Verifier, front.Demo, front.Now, front.Log = verifier, demo, e.clock.Now, e.log
 	return api.New(front)
 }

@@ -15,6 +15,7 @@ import (
 
 	"sluice/internal/api"
 	"sluice/internal/console"
+	"sluice/internal/gate"
 	"sluice/internal/lib/run"
 	"sluice/internal/stock"
 )
@@ -139,6 +140,9 @@ func (e *engine) show(ctx context.Context, c Config) error {
 	if err := e.store.Ping(ctx); err != nil {
 		return err
 	}
+	if _, err := e.rules.Step(ctx); err != nil { // shoppers are served by the default, until its task has read them
+		e.log.Error("the rules cannot be read", "error", err)
+	}
 	if e.alone != nil {
 		e.alone.show(ctx)
 		return nil
@@ -158,7 +162,7 @@ func (e *engine) operations(c Config, gateway *api.Server) http.Handler {
 	if !e.role.console {
 		return probes(c.token(), ready, e.metrics(gateway))
 	}
-	refusal := func(stock.ActivityID, stock.UserID) (string, time.Time, bool) { return "", time.Time{}, false }
+	refusal := func(stock.ActivityID, stock.UserID) (gate.Refusal, bool) { return gate.Refusal{}, false }
 	if gateway != nil {
 		refusal = gateway.LastRefusal
 	}
@@ -166,7 +170,7 @@ func (e *engine) operations(c Config, gateway *api.Server) http.Handler {
 		Token: c.token(), Version: Version, Log: e.log, Now: e.clock.Now, Metrics: e.metrics(gateway), Ready: ready,
 		Sale: e.sales, Orders: e.orders, Products: e.store, OrderRows: e.store, Ledger: e.ledger,
 		Proof: e.books.check, Proofs: e.books.reports, Repair: e.books.repair, Trail: e.books.trail,
-		LastRefusal: refusal, DeadLetters: e.store, Audit: auditLog{e.store},
+		LastRefusal: refusal, Rules: e.rules, DeadLetters: e.store, Audit: auditLog{e.store}, Dependencies: e.outside(),
 	})
 }
 

@@ -43,6 +43,11 @@ func (c Config) Validate() error {
 	if u, err := url.Parse(c.Public); c.Public != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "") {
 		f.add("public: %q is not http://host:port or https://host", redacted(c.Public))
 	}
+	for _, p := range c.Proxies {
+		if _, err := network(p); err != nil {
+			f.add("trusted_proxies: %q is neither an address nor a network such as 10.0.0.0/8", p)
+		}
+	}
 	if _, _, err := c.logStyle(); err != nil {
 		f.add("log: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"sluice/internal/backend/sqlstore"
 	"sluice/internal/backend/walstock"
 	"sluice/internal/console"
+	"sluice/internal/gate"
 	"sluice/internal/lib/id"
 	"sluice/internal/order"
 	"sluice/internal/payment"
@@ -46,6 +48,7 @@ type bench struct {
 	clock    time.Time
 	ready    error
 	refused  string // the last refusal of everybody
+	byRule   string // and its rule
 	config   console.Config
 }
 
@@ -65,7 +68,35 @@ func (a audit) AuditLog(ctx context.Context, before int64, limit int) ([]console
 	return entries, err
 }
 
-func newBench(t *testing.T) *bench {
+// editions fits it to the rulebook.
+type editions struct{ *sqlstore.Store }
+
+func (s editions) RulesVersion(ctx context.Context) (int64, error) { return s.GateRulesVersion(ctx) }
+
+func (s editions) SaveRules(ctx context.Context, e gate.Edition) error {
+	doc, err := json.Marshal(e.Rules)
+	if err != nil {
+		return err
+	}
+	saved, err := s.SaveGateRules(ctx, sqlstore.GateRules{Version: e.Version, At: e.At, Actor: e.By, Note: e.Note, Body: doc})
+	if err == nil && !saved {
+		err = gate.ErrRulesChanged
+	}
+	return err
+}
+
+func (s editions) RuleEditions(ctx context.Context, before int64, limit int) (all []gate.Edition, err error) {
+	found, err := s.GateRules(ctx, before, limit)
+	for _, r := range found {
+		e := gate.Edition{RuleSet: gate.RuleSet{Version: r.Version}, At: r.At, By: r.Actor, Note: r.Note}
+		err = errors.Join(err, json.Unmarshal(r.Body, &e.Rules))
+		all = append(all, e)
+	}
+	return all, err
+}
+
+// newBench serves a console; change may say more of it.
+func newBench(t *testing.T, change ...func(*console.Config)) *bench {
 	t.Helper()
 	b := &bench{t: t, clock: time.Date(2025, 11, 11, 10, 0, 0, 0, time.UTC)}
 	now := func() time.Time { return b.clock }
@@ -101,10 +132,14 @@ func newBench(t *testing.T) *bench {
 		Sale:  sale.NewDesk(b.shop), Orders: b.desk, Products: b.store, OrderRows: b.store, Ledger: b.ledger,
 		Proof: proof.New(b.store, b.ledger, walstock.LogID, now).Check, Proofs: func() []proof.Report { return nil },
 		Trail: proof.NewTrail(b.ledger, walstock.LogID),
-		LastRefusal: func(stock.ActivityID, stock.UserID) (string, time.Time, bool) {
-			return b.refused, b.clock, b.refused != ""
+		LastRefusal: func(stock.ActivityID, stock.UserID) (gate.Refusal, bool) {
+			return gate.Refusal{Code: b.refused, Rule: b.byRule, At: b.clock}, b.refused != ""
 		},
+		Rules:       gate.NewRulebook(editions{b.store}, gate.NewLimits(now()), now),
 		DeadLetters: b.store, Audit: audit{b.store},
+	}
+	for _, f := range change {
+		f(&b.config)
 	}
 	b.server = httptest.NewServer(console.New(b.config))
 	t.Cleanup(b.server.Close)

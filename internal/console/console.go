@@ -1,5 +1,6 @@
 // Package console is the operators' HTTP API: SKUs, activities and their
-// lives, stock deltas, orders, the proof, dead letters and the audit log,
+// lives, stock deltas, orders, the proof, dead letters, the gate's rules and the
+// audit log,
 // described by an OpenAPI 3.1 document at /openapi.json. It runs on its own
 // listener, never on the shoppers' port.
 //
@@ -26,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"sluice/internal/gate"
 	"sluice/internal/order"
 	"sluice/internal/proof"
 	"sluice/internal/sale"
@@ -57,9 +59,12 @@ type Config struct {
 	Proofs      func() []proof.Report // the newest of each activity
 	Repair      func(context.Context, stock.ActivityID, proof.RepairRequest) (proof.Repair, error)
 	Trail       trail
-	LastRefusal func(stock.ActivityID, stock.UserID) (code string, at time.Time, ok bool)
+	LastRefusal func(stock.ActivityID, stock.UserID) (gate.Refusal, bool)
+	Rules       *gate.Rulebook
 	DeadLetters deadLetters
-	Audit       auditLog
+	// Dependencies are what this process calls; none is fine.
+	Dependencies []Dependency
+	Audit        auditLog
 }
 
 type console struct {
@@ -83,6 +88,8 @@ func New(cfg Config) http.Handler {
 	c.serveTrail()
 	c.serveRepairs()
 	c.serveDeadLetters()
+	c.serveRules()
+	c.serveDependencies()
 	c.serveAudit()
 	forgetUnused(c.api.OpenAPI())
 	mux.HandleFunc("GET /livez", c.livez)

@@ -114,6 +114,8 @@ func TestOpenAPI(t *testing.T) {
 		"POST /v1/activities/{id}/repairs", "GET /v1/activities/{id}/trail/units", "GET /v1/activities/{id}/trail/users/{user}", "GET /v1/orders", "GET /v1/orders/{id}",
 		"POST /v1/orders/{id}/fulfil", "POST /v1/orders/{id}/refund", "POST /v1/orders/{id}/refunds/{refund}/retry", "GET /v1/dead-letters",
 		"POST /v1/dead-letters/{id}/redrive", "GET /v1/audit",
+		"GET /v1/dependencies", "POST /v1/dependencies/{name}/hold", "POST /v1/dependencies/{name}/auto",
+		"GET /v1/rules", "PUT /v1/rules", "GET /v1/rules/history", "POST /v1/rules/rollback", "POST /v1/rules/explain",
 	} {
 		method, path, _ := strings.Cut(route, " ")
 		op, ok := doc.Paths[path][strings.ToLower(method)]

@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/validation"
 
 	"sluice/internal/catalog"
+	"sluice/internal/gate"
 	"sluice/internal/lib/outbox"
 	"sluice/internal/order"
 	"sluice/internal/payment"
@@ -42,10 +43,13 @@ var (
 	noSuchOrder          = outcome{404, "no_such_order", "No such order"}
 	noSuchReservation    = outcome{404, "no_such_reservation", "No such reservation"}
 	noSuchDeadLetter     = outcome{404, "no_such_dead_letter", "No such dead letter"}
+	noSuchDependency     = outcome{404, "no_such_dependency", "No such dependency"}
+	noSuchRules          = outcome{404, "no_such_rules", "No such version of the rules"}
 	methodNotAllowed     = outcome{405, "method_not_allowed", "Method not allowed"}
 	activityState        = outcome{409, "activity_state", "The activity's state does not allow this"}
 	exists               = outcome{409, "exists", "This id is taken"}
 	conflict             = outcome{409, "conflict", "This id was used for something else"}
+	rulesChanged         = outcome{409, "rules_changed", "The rules have been changed since"}
 	insufficient         = outcome{409, "insufficient", "Fewer units are free than would be taken"}
 	orderState           = outcome{409, "order_state", "The order's state does not allow this"}
 	logTruncated         = outcome{410, "log_truncated", "The log no longer reaches back that far"}
@@ -68,6 +72,7 @@ var causes = []struct {
 	outcome
 }{
 	{outbox.ErrNoSuchMessage, noSuchDeadLetter},
+	{errNoSuchDependency, noSuchDependency},
 	{sale.ErrTransition, activityState},
 	{sale.ErrExists, exists},
 	{stock.ErrConflict, conflict},
@@ -85,6 +90,9 @@ var causes = []struct {
 	{sale.ErrInvalid, invalidRequest},
 	{stock.ErrInvalid, invalidRequest},
 	{pricing.ErrMoney, invalidRequest},
+	{gate.ErrRules, invalidRequest},
+	{gate.ErrRulesChanged, rulesChanged},
+	{gate.ErrNoSuchRules, noSuchRules},
 	{stock.ErrTruncated, logTruncated},
 	{stock.ErrOutcome, contradiction},
 	{proof.ErrNoDrift, noDrift},
@@ -93,12 +101,17 @@ var causes = []struct {
 	{stock.ErrStale, notReady},
 	{order.ErrNotReady, notReady},
 	{stock.ErrUnknown, unknown},
+	{payment.ErrAway, overloaded},
 	{payment.ErrProvider, unknown},
 	{payment.ErrRefused, orderState},
 	{context.DeadlineExceeded, unknown},
 	{context.Canceled, unknown},
 
 	{outbox.ErrAway, internal},
+	{gate.ErrUnauthenticated, internal},
+	{gate.ErrOverloaded, internal},
+	{gate.ErrRateLimited, internal},
+	{gate.ErrKey, internal},
 	{payment.ErrNoSuchPayment, internal},
 	{payment.ErrForged, internal},
 	{payment.ErrMalformed, internal},
@@ -161,6 +174,9 @@ func (c *console) problemOf(action string, err error) *problem {
 		return o.with("")
 	}
 	p := o.with(err.Error())
+	if bad, ok := errors.AsType[*gate.RuleError](err); ok {
+		p.Field = bad.Field
+	}
 	var r *stock.Refusal
 	if errors.As(err, &r) {
 		p.SKU = string(r.SKU)

@@ -39,6 +39,7 @@ type userTrailBody struct {
 
 type refusalBody struct {
 	Code string  `json:"code" doc:"As the shopper was told; no_record: there was none, or it has been forgotten"`
+	Rule string  `json:"rule,omitempty" doc:"With rate_limited: the rule that refused"`
 	At   instant `json:"at,omitzero"`
 }
 
@@ -60,8 +61,8 @@ func (c *console) serveTrail() {
 			}
 			found, err := c.Trail.User(ctx, in.ID, in.User)
 			out := userTrailBody{UserTrail: found, LastRefusal: refusalBody{Code: noRecord}}
-			if code, at, ok := c.LastRefusal(in.ID, in.User); ok {
-				out.LastRefusal = refusalBody{code, instant(stock.MillisOf(at.Truncate(time.Millisecond)))}
+			if last, ok := c.LastRefusal(in.ID, in.User); ok {
+				out.LastRefusal = refusalBody{last.Code, last.Rule, instant(stock.MillisOf(last.At.Truncate(time.Millisecond)))}
 			}
 			return body(out, err)
 		})

@@ -34,7 +34,10 @@ func TestTrail(t *testing.T) {
 		"reservations.0.settled.0.outcome", "released", "reservations.1", nil, "last_refusal.code", "no_record", "last_refusal.at", nil)
 	b.refused = "sold_out"
 	a = b.want(200, "", "GET", "/v1/activities/drop/trail/users/nobody", "")
-	b.equal(a, "reservations.0", nil, "last_refusal.code", "sold_out", "last_refusal.at", "2025-11-11T10:00:00.000Z")
+	b.equal(a, "reservations.0", nil, "last_refusal.code", "sold_out", "last_refusal.rule", nil, "last_refusal.at", "2025-11-11T10:00:00.000Z")
+
+	b.refused, b.byRule = "rate_limited", "user"
+	b.equal(b.want(200, "", "GET", "/v1/activities/drop/trail/users/nobody", ""), "last_refusal.code", "rate_limited", "last_refusal.rule", "user")
 
 	b.want(404, "no_such_sku", "GET", "/v1/activities/drop/trail/units?sku=X", "")
 	b.want(404, "no_such_activity", "GET", "/v1/activities/x/trail/units", "")

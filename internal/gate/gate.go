@@ -1,11 +1,14 @@
 // Package gate is everything before the ledger: who is asking, and whether
 // there is room to serve them. It owns the verification of shoppers' tokens
 // (identity.go), the key file they are signed with (key.go), the bounds on
-// work in flight (inflight.go) and the memory of last refusals (refusals.go).
+// work in flight (inflight.go), the rules of how often shoppers may ask (rule.go:
+// what one is; limits.go: deciding by them; rulebook.go: changing them) and the
+// memory of last refusals (refusals.go).
 //
 // Invariants: an identity comes from a token whose signature was checked and
-// whose expiry is ahead of now; only successes are remembered; a refusal costs
-// no lock and no allocation once the token has been seen.
+// whose expiry is ahead of now; only successes are remembered; a refusal allocates
+// nothing once the token has been seen, and locks no more than a small part of a
+// rule's table; memory is bounded by the rules, whatever keys requests make up.
 //
 // It refuses to know activities, stock or HTTP: what a refusal looks like on
 // the wire is the business of the API.

@@ -102,6 +102,26 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 }
 
+// A phone number is read if it is one; a token without is as good.
+func TestVerifyReadsThePhone(t *testing.T) {
+	v := newVerifier(t, func() time.Time { return noon }, 64, VerifyingKey{Secret: secret})
+	f := func(claim, want string) {
+		t.Helper()
+		token := forge(secret, `{"alg":"HS256"}`, fmt.Sprintf(`{"sub":"u1","exp":%d%s}`, noon.Add(time.Hour).Unix(), claim))
+		for range 2 {
+			if id, err := v.Verify([]byte(token)); err != nil || id.User != "u1" || id.Phone != want {
+				t.Errorf("%s: %+v, %v; want %q", claim, id, err, want)
+			}
+		}
+	}
+	f(``, "")
+	f(`,"phone_number":"+8613800138000"`, "+8613800138000")
+	f(`,"phone_number":""`, "")
+	f(`,"phone_number":138`, "")
+	f(`,"phone_number":"+86 138"`, "")
+	f(`,"phone_number":"`+strings.Repeat("1", 33)+`"`, "")
+}
+
 func TestVerifyJudgesExpiryEachTime(t *testing.T) {
 	now := noon
 	v := newVerifier(t, func() time.Time { return now }, 64, VerifyingKey{Secret: secret})

@@ -15,6 +15,7 @@ import (
 // Identity is who a token speaks for, until when.
 type Identity struct {
 	User    stock.UserID
+	Phone   string // the claim phone_number, "" if there is none that can be used
 	Expires time.Time
 }
 
@@ -32,6 +33,7 @@ const (
 	MaxKeys  = 4    // keys accepted side by side, for rotation
 	MaxToken = 2048 // bytes of a token
 	maxUser  = stock.MaxID
+	maxPhone = 32
 )
 
 // DefaultRemembered is how many verified tokens are remembered: about 45 MB
@@ -64,7 +66,7 @@ type set struct {
 }
 
 // verified is a token whose signature was good. Its expiry is judged at each
-// use. Token and user share one allocation, side by side.
+// use. Token, user and phone share one allocation, side by side.
 type verified struct {
 	identity Identity
 	token    string
@@ -126,14 +128,26 @@ func (v *Verifier) Verify(token []byte) (Identity, error) {
 	return v.verify(hash, string(token))
 }
 
+// claims are those that are read. A phone number that is none is no fault of the
+// token: nothing but a rule by phone asks for it.
+type claims struct {
+	jwt.RegisteredClaims
+	Phone any `json:"phone_number"` // OpenID Connect Core §5.1
+}
+
 // verify checks a token that is not remembered.
 func (v *Verifier) verify(hash uint64, token string) (Identity, error) {
-	var claims jwt.RegisteredClaims
+	var claims claims
 	if _, err := v.parser.ParseWithClaims(token, &claims, v.candidates); err != nil || !validUser(claims.Subject) {
 		return Identity{}, ErrUnauthenticated
 	}
-	text := token + claims.Subject
-	seen := &verified{Identity{stock.UserID(text[len(token):]), claims.ExpiresAt.Time}, text[:len(token)]}
+	phone, _ := claims.Phone.(string)
+	if len(phone) > maxPhone || !printable(phone) {
+		phone = ""
+	}
+	user, end := len(token), len(token)+len(claims.Subject)
+	text := token + claims.Subject + phone
+	seen := &verified{Identity{stock.UserID(text[user:end]), text[end:], claims.ExpiresAt.Time}, text[:user]}
 	v.remember(hash, seen)
 	return seen.identity, nil
 }
@@ -178,13 +192,5 @@ func (v *Verifier) remember(hash uint64, seen *verified) {
 
 // validUser allows 1..64 printable ASCII bytes without spaces.
 func validUser(user string) bool {
-	if len(user) < 1 || len(user) > maxUser {
-		return false
-	}
-	for i := range len(user) {
-		if user[i] <= ' ' || user[i] > '~' {
-			return false
-		}
-	}
-	return true
+	return len(user) >= 1 && len(user) <= maxUser && printable(user)
 }

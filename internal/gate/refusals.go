@@ -13,12 +13,12 @@ import (
 //
 // Noting one takes no lock and allocates nothing: a place is a single word,
 //
-//	tag (28 bits of the hash) | code (6 bits) | time (30 bits of 100 ms since the start)
+//	tag (26 bits of the hash) | code (8 bits) | time (30 bits of 100 ms since the start)
 //
 // and a hash of activity and user says which four places it may take, all in
 // one cache line. Two users that share tag and places would be taken for one
 // another; with a seed of its own per process that happens by chance only, to
-// one question in 60 million.
+// one question in 15 million.
 type Refusals struct {
 	seed   maphash.Seed
 	start  time.Time
@@ -29,7 +29,7 @@ type Refusals struct {
 const (
 	reach    = 4
 	tickBits = 30
-	codeBits = 6
+	codeBits = 8
 	tagBits  = 64 - codeBits - tickBits
 	tick     = 100 * time.Millisecond
 	lastTick = 1<<tickBits - 1 // reached after 3.4 years
@@ -37,6 +37,17 @@ const (
 
 // MaxRefusalCode is the greatest code that a refusal can have.
 const MaxRefusalCode = 1<<codeBits - 1
+
+// RuleCode is the first of the codes that stand for a refusal by a rule: the
+// rule's slot comes on top. Those below have any meaning that a caller gives them.
+const RuleCode = MaxRefusalCode + 1 - ruleSlots
+
+// Refusal is a last refusal, as people are told of it.
+type Refusal struct {
+	Code string
+	Rule string // with rate_limited, if it is still known
+	At   time.Time
+}
 
 // NewRefusals has so many places, rounded up to a multiple of 4; eight bytes
 // each. start is the present time.

@@ -22,6 +22,9 @@ var (
 	ErrNoSuchPayment = errors.New("provider knows no such payment")
 	// ErrProvider: the provider failed or did not answer; what it did is not known.
 	ErrProvider = errors.New("payment provider failed")
+	// ErrAway: the provider was not asked, for it has not been answering; nothing
+	// was done. It comes together with ErrProvider.
+	ErrAway = errors.New("payment provider is not being asked")
 	// ErrRefused: the provider understood and will not do it; final.
 	ErrRefused = errors.New("payment provider refused")
 )

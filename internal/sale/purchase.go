@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"net/netip"
 	"slices"
 
 	"sluice/internal/lib/id"
@@ -21,6 +22,15 @@ type PurchaseRequest struct {
 	Lines    []stock.Line
 	Pass     string // the waiting room's, when the activity asks for one
 	Ticket   string // the one-time purchase ticket, likewise
+	Origin   Origin
+}
+
+// Origin is where an attempt comes from: the gate goes by it, and nothing else
+// does. What is not known is zero.
+type Origin struct {
+	Path  string     // of the request
+	Phone string     // as the user's token claims it
+	IP    netip.Addr // of the shopper
 }
 
 // Purchase is the story that everything serves: known key → gate → offer →
@@ -67,7 +77,7 @@ func (s *Shop) Purchase(ctx context.Context, r PurchaseRequest) (stock.Receipt, 
 		Lines:       r.Lines,
 		Claims:      offer.Claims,
 		Terms:       offer.Terms,
-		At:          now,
+		At:          stock.MillisOf(s.now()), // the gate may have let it wait
 	})
 }
 

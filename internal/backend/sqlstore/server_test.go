@@ -57,6 +57,7 @@ func TestServer(t *testing.T) {
 		"asks":               checkAsks,
 		"notifications":      checkNotifications,
 		"trim notifications": checkTrimNotifications,
+		"gate rules":         checkGateRules,
 		"audit log":          checkAuditLog,
 		"one moment":         checkSnapshotIsOneMoment,
 		"snapshot fields":    checkSnapshotFields,

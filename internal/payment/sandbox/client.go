@@ -29,7 +29,11 @@ type Client struct {
 type ClientOptions struct {
 	Secret  []byte           // the Server's
 	Now     func() time.Time // default time.Now
-	Timeout time.Duration    // of one call; default 5 s
+	Timeout time.Duration    // of one call, repetitions included; default 5 s
+	// Transport makes the calls; default one of its own. It may repeat a call that
+	// is idempotent by its method or has an Idempotency-Key, and wraps
+	// payment.ErrAway when it has made none.
+	Transport http.RoundTripper
 }
 
 var _ payment.Provider = (*Client)(nil)
@@ -45,11 +49,14 @@ func NewClient(base string, o ClientOptions) (*Client, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Transport == nil {
+		o.Transport = &http.Transport{MaxIdleConnsPerHost: 32, IdleConnTimeout: 30 * time.Second}
+	}
 	return &Client{
 		base: strings.TrimRight(base, "/"), secret: o.Secret, now: o.Now,
 		http: &http.Client{
 			Timeout:       cmp.Or(o.Timeout, 5*time.Second),
-			Transport:     &http.Transport{MaxIdleConnsPerHost: 32, IdleConnTimeout: 30 * time.Second},
+			Transport:     o.Transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}, nil
@@ -88,7 +95,7 @@ type refundReply struct {
 func (c *Client) Start(ctx context.Context, r payment.StartRequest) (string, error) {
 	var reply startReply
 	body := startBody{ID: r.ID, Amount: r.Amount, Description: r.Description, ReturnURL: r.ReturnURL, CallbackURL: r.CallbackURL}
-	if err := c.call(ctx, http.MethodPost, "/v1/payments", body, &reply); err != nil {
+	if err := c.call(ctx, http.MethodPost, "/v1/payments", r.ID, body, &reply); err != nil {
 		return "", fmt.Errorf("start payment %s: %w", r.ID, err)
 	}
 	if err := checkURL("pay_url", reply.PayURL); err != nil {
@@ -100,7 +107,7 @@ func (c *Client) Start(ctx context.Context, r payment.StartRequest) (string, err
 // Query implements payment.Provider.
 func (c *Client) Query(ctx context.Context, paymentID string) (payment.Status, error) {
 	var st payment.Status
-	if err := c.call(ctx, http.MethodGet, "/v1/payments/"+url.PathEscape(paymentID), nil, &st); err != nil {
+	if err := c.call(ctx, http.MethodGet, "/v1/payments/"+url.PathEscape(paymentID), "", nil, &st); err != nil {
 		return payment.Status{}, fmt.Errorf("query payment %s: %w", paymentID, err)
 	}
 	if err := checkStatus(st); err != nil || st.PaymentID != paymentID {
@@ -113,7 +120,7 @@ func (c *Client) Query(ctx context.Context, paymentID string) (payment.Status, e
 func (c *Client) Refund(ctx context.Context, r payment.RefundRequest) (payment.RefundState, error) {
 	var reply refundReply
 	path := "/v1/payments/" + url.PathEscape(r.PaymentID) + "/refunds"
-	err := c.call(ctx, http.MethodPost, path, refundBody{ID: r.ID, Capture: r.CaptureID, Amount: r.Amount}, &reply)
+	err := c.call(ctx, http.MethodPost, path, r.ID, refundBody{ID: r.ID, Capture: r.CaptureID, Amount: r.Amount}, &reply)
 	if errors.Is(err, payment.ErrNoSuchPayment) {
 		err = fmt.Errorf("%w: %w", payment.ErrRefused, err)
 	}
@@ -126,10 +133,12 @@ func (c *Client) Refund(ctx context.Context, r payment.RefundRequest) (payment.R
 	return reply.State, nil
 }
 
-// call sends a signed request and decodes a 2xx answer. Only a refusal in the
+// call sends a signed request and decodes a 2xx answer. key, if not "", says that
+// the server does it once however often it comes: payments and refunds are known
+// to it by our ids. Only a refusal in the
 // provider's own words is final: a 404 from a proxy or a wrong address must
 // not count as "no such payment", nor a clock that is off as a refused refund.
-func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+func (c *Client) call(ctx context.Context, method, path, key string, in, out any) error {
 	var body []byte
 	if in != nil {
 		var err error
@@ -143,6 +152,9 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
 	}
 	req.Header.Set("Accept", "application/json")
 	sign(req.Header, c.secret, method+" "+path, c.now(), body)
