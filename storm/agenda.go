@@ -44,6 +44,16 @@ func (a *agenda) at(due time.Time, do func()) {
 	}
 }
 
+// behind is how long the errand that is next has been due.
+func (a *agenda) behind(now time.Time) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.heap) == 0 {
+		return 0
+	}
+	return now.Sub(a.heap[0].due)
+}
+
 func (a *agenda) after(d time.Duration, do func()) { a.at(time.Now().Add(d), do) }
 
 // work hands errands that are due to n workers until ctx ends, and returns

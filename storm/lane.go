@@ -21,7 +21,9 @@ func (r *rehearsal) lane(ctx context.Context, s *schedule, t *tally) {
 		if !ok || !wait(ctx, timer, due) {
 			return
 		}
-		if time.Since(due) > maxLate {
+		// More attempts than their users can follow up would have them pay, cancel
+		// and look late, and the shop blamed for it.
+		if time.Since(due) > maxLate || r.agenda.behind(due) > maxBehind {
 			t.count(&t.unsent)
 			continue
 		}

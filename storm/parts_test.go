@@ -314,3 +314,24 @@ func TestStepOf(t *testing.T) {
 	f(Report{Attempts: 1000, Errors: 11}, false)
 	f(Report{Attempts: 900, Unsent: 100}, false)
 }
+
+// Attempts wait for what their users do next: a rush that outpaces them would
+// have orders paid late, and call the shop slow.
+func TestNoAttemptsAheadOfErrands(t *testing.T) {
+	const slots = 8
+	f := func(late time.Duration, unsent uint64) {
+		t.Helper()
+		r := &rehearsal{agenda: newAgenda(), targets: make([]target, 1), crowd: &crowd{}} // nobody wants anything
+		start := time.Now()
+		r.agenda.at(start.Add(-late), func() {})
+		lane := newTally()
+		r.lane(t.Context(), newSchedule(start, 1_000_000, slots*time.Microsecond), lane)
+		if lane.unsent != unsent || lane.unwanted != slots-unsent {
+			t.Errorf("errands %v late: %d attempts not sent, %d unwanted", late, lane.unsent, lane.unwanted)
+		}
+	}
+	f(0, 0)
+	f(maxBehind/2, 0)
+	f(maxBehind+time.Second, slots)
+	f(-time.Minute, 0)
+}

@@ -106,7 +106,7 @@ type counts struct {
 	refused  [len(codes)]uint64
 	errors   uint64 // no answer, or one that decides nothing
 	lost     uint64 // replies dropped on purpose
-	unsent   uint64 // slots given up because every lane was busy for too long
+	unsent   uint64 // slots given up because every lane, or the errands, were busy for too long
 	unwanted uint64 // slots for which no user wanted to buy
 	forged   uint64 // forged attempts and looks at other people's orders
 }

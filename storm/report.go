@@ -32,7 +32,7 @@ type Report struct {
 	Seed          uint64         `json:"seed"`
 	PeakHeld      int            `json:"peak_held"`      // most units known to be held or sold at one moment
 	Lost          uint64         `json:"lost"`           // replies dropped on purpose
-	Unsent        uint64         `json:"unsent"`         // slots given up: every connection was busy for a second
+	Unsent        uint64         `json:"unsent"`         // slots given up: every connection was busy for a second, or errands were late
 	Unwanted      uint64         `json:"unwanted"`       // slots for which no user wanted to buy
 	Forged        uint64         `json:"forged"`         // forged attempts and looks at others' orders
 	Pressed       map[string]int `json:"pressed"`        // buttons of the provider's pages, by name
