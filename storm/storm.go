@@ -27,7 +27,7 @@ import (
 const (
 	early      = 100 * time.Millisecond // how long before the opening the first users come
 	maxLate    = time.Second            // an attempt that is later than this is not sent any more
-	maxBehind  = 2 * time.Second        // nor one while errands are later than this
+	maxBehind  = time.Second / 2        // nor one while errands are later than this
 	tailRate   = 2000                   // most attempts a second in the tail
 	samplePace = 200 * time.Millisecond
 )

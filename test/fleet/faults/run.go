@@ -178,7 +178,7 @@ func (s settings) shape(st *stage, number int, list []*fault, sc *scene) storm.O
 		Supervisor: func(ctx context.Context, w *storm.Watch) error { return sc.supervise(ctx, w) },
 	}
 	if s.big {
-		o.Users, o.Stock, o.Rate, o.Connections, o.Duration = 100_000, 5000, 500, 64, 10*time.Minute
+		o.Users, o.Stock, o.Rate, o.Connections, o.Duration, o.Hold = 100_000, 5000, 500, 128, 10*time.Minute, 10
 		o.Pay, o.Abandon, o.Cancel = 10, 45, 45
 	}
 	if s.users > 0 {
