@@ -102,8 +102,7 @@ func (r *rehearsal) payRefused(rc *receipt, left int) {
 	switch {
 	case err != nil || a.again():
 		r.retry(left, func(left int) { r.payRefused(rc, left) })
-	case a.status == 409: // it is there, and refused
-	case a.status == 404: // it was lost before it was there
+	case a.status == 409: // it is refused, there or lost
 	default:
 		r.oracle.broken.add("order %s of %s was refused, and asking to pay for it was answered %s", rc.given.Order, userName(rc.try.user), a)
 	}

@@ -324,7 +324,7 @@ func TestStormFindsBugsOfFleets(t *testing.T) {
 	f(sellsRefused, "was refused, and asking to pay for it was answered 200")
 	f(revives, "although it had been shown as refused")
 	f(keepsLost, "stayed unsold")
-	f(hidesLost, "cannot be read by its owner")
+	f(hidesLost, "was refused, and asking to pay for it was answered 404")
 	f(deniesKeys, "false refusal")
 	f(movesNothing, "stayed unsold")
 	f(losesMoves, "1 of them in transit")

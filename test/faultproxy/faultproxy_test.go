@@ -20,7 +20,10 @@ import (
 	"sluice/test/servers"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// A client of a cluster looks again at its nodes after a while, closed or not.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"))
+}
 
 const (
 	patience = 5 * time.Second        // for what must come

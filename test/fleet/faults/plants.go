@@ -22,7 +22,7 @@ var plants = []plant{
 		{Name: "sent again", File: "internal/backend/redisstock/redisstock.go", Anchor: "\treturn b.read(e, result)\n", Where: overlay.Before,
 			Text: "\tif isCode(result.Error(), \"NOSCRIPT\") {\n" +
 				"\t\tresult = l.client.Do(ctx, l.client.B().Eval().Script(b.text(s, e.number)).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build())\n\t}\n"},
-		{Name: "not seen", File: "internal/backend/redisstock/ledger.go", Anchor: "late, l.timeOf(r.At), e.seenText(), string(terms[:])",
-			Text: "late, l.timeOf(r.At), \"0\", string(terms[:])"},
+		{Name: "not seen", File: "internal/backend/redisstock/ledger.go", Anchor: "r.Order, r.Late, r.Claims), e.seenText())",
+			Text: "r.Order, r.Late, r.Claims), \"0\")"},
 	}},
 }
