@@ -88,4 +88,10 @@ var mutants = []mutant{
 	{"the auditor does not look at limits", "internal/proof/limits.go", "\t\tl.judge(e.Reservation)\n", "", "./internal/proof", ""},
 	{"a proof is final while an event is on its way", auditor, "!c.moving && len(undelivered) == 0 &&", "!c.moving &&", "./internal/proof ./sim", ""},
 	{"the keeper's book is not asked", "internal/stock/judge.go", "\tdefer func() { b.sequence = e.Sequence }()", "\tif e.Kind == EntryReserved && e.Reservation.ID.Number == b.records.len()-b.carried+1 {\n\t\tb.sequence = e.Sequence\n\t\treturn b.replayReserved(e.Reservation, bad)\n\t}\n\tdefer func() { b.sequence = e.Sequence }()", "./internal/stock", ""},
+	{"money that is being decided about is nobody's once more comes", "internal/proof/money.go", "= c.deciding[m.Payment] || m.Late //", "= m.Late //", "./internal/proof", ""},
+	{"units that are needed now wait behind old moves", "internal/bucket/credits.go", "if a.fresh != b.fresh {", "if a.fresh != b.fresh && false {", "./internal/bucket", "MovesOfLongAgo"},
+	{"an engine that cannot be asked for a moment is rebuilt", "internal/bucket/recover.go", "silentFor = 10 * time.Second", "silentFor = time.Second", "./internal/bucket", "CannotBeAsked"},
+	{"an order is called lost at once", "internal/order/lost.go", "< lostAfter {", "< 0 {", inOrder, "Lost"},
+	{"anybody is told that an order was lost", "internal/order/lost.go", "if !ok {", "if false {", inOrder, ""},
+	{"a refused request is charged to the other limits", "internal/lib/limit/group.go", "if !v.Allowed || !charge {", "if !charge {", "./internal/lib/limit", ""},
 }
