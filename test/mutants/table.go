@@ -92,6 +92,6 @@ var mutants = []mutant{
 	{"units that are needed now wait behind old moves", "internal/bucket/credits.go", "if a.fresh != b.fresh {", "if a.fresh != b.fresh && false {", "./internal/bucket", "MovesOfLongAgo"},
 	{"an engine that cannot be asked for a moment is rebuilt", "internal/bucket/recover.go", "silentFor = 10 * time.Second", "silentFor = time.Second", "./internal/bucket", "CannotBeAsked"},
 	{"an order is called lost at once", "internal/order/lost.go", "< lostAfter {", "< 0 {", inOrder, "Lost"},
-	{"anybody is told that an order was lost", "internal/order/lost.go", "if !ok {", "if false {", inOrder, ""},
+	{"anybody is told that an order was lost", "internal/order/lost.go", "if !ok {", "if !ok && false {", inOrder, ""},
 	{"a refused request is charged to the other limits", "internal/lib/limit/group.go", "if !v.Allowed || !charge {", "if !charge {", "./internal/lib/limit", ""},
 }
