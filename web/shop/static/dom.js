@@ -9,6 +9,11 @@ export function h(tag, attrs, ...kids) {
   return el;
 }
 
+// A picture, or an empty place for one that is not there.
+export function picture(src, attrs) {
+  return h("img", { src: src || false, alt: "", width: 480, height: 480, ...attrs, onerror: (e) => e.currentTarget.removeAttribute("src") });
+}
+
 // Says it to screen readers.
 export function say(text) {
   document.getElementById("say").textContent = text;

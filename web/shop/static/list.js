@@ -1,7 +1,7 @@
 // The front page: every sale, and the shopper's own orders.
 import { get, patiently } from "./api.js";
 import { countdown, digits } from "./clock.js";
-import { h, jitter, say, sleep } from "./dom.js";
+import { h, jitter, say, sleep, picture } from "./dom.js";
 import { phase } from "./sale.js";
 import { token } from "./session.js";
 import { actions, aftermath, status, unpaid } from "./slip.js";
@@ -27,7 +27,7 @@ function row(sale, clock, signal) {
   const face = h("b", { class: "digits" });
   const cheapest = sale.items.reduce((a, b) => (b.price.amount < a.price.amount ? b : a), sale.items[0]);
   const el = h("li", null, h("a", { class: "sale", href: "/a/" + encodeURIComponent(sale.id) },
-    h("span", { class: "strip" }, sale.items.slice(0, 3).map((i) => h("img", { src: i.image, alt: "", width: 480, height: 480 }))),
+    h("span", { class: "strip" }, sale.items.slice(0, 3).map((i) => picture(i.image))),
     h("span", { class: "about" },
       h("h2", null, pick(sale.title)),
       cheapest && h("p", null, t("offer", sale.items.length, money(cheapest.price)))),
@@ -92,7 +92,7 @@ function entry(o, clock, refresh, signal) {
     }, signal);
   }
   return h("li", { class: "order", "data-status": is },
-    h("img", { src: o.lines[0]?.image || "", alt: "", width: 480, height: 480 }),
+    picture(o.lines[0]?.image),
     h("div", { class: "about" },
       h("h3", null, o.lines.map((l) => `${pick(l.title)} × ${l.quantity}`).join(", ")),
       h("p", null, moment(o.created_at)),

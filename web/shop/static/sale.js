@@ -2,7 +2,7 @@
 import { get, patiently } from "./api.js";
 import { begin, buy, end, forget, known, unanswered } from "./attempt.js";
 import { countdown } from "./clock.js";
-import { h, jitter, say, sleep, visible } from "./dom.js";
+import { h, jitter, say, sleep, visible, picture } from "./dom.js";
 import { token } from "./session.js";
 import { slip, status, unpaid } from "./slip.js";
 import { clockFace, moment, money, pick, sorry, t } from "./words.js";
@@ -158,7 +158,7 @@ function card(item, { sale, clock, present }, signal) {
   } });
 
   const el = h("li", { class: "card", "data-sku": item.sku },
-    h("img", { src: item.image, alt: "", width: 480, height: 480 }),
+    picture(item.image),
     h("div", { class: "about" },
       h("h2", null, title),
       h("p", { class: "price" }, money(item.price)),
