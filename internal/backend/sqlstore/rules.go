@@ -40,7 +40,7 @@ func keepRules(c *conn, log stock.LogID, rules []stock.Entry) error {
 	for i := range rules {
 		ids[i] = ruleID(&rules[i])
 	}
-	known, err := adjusted(c, log, ids)
+	known, err := adjusted(context.Background(), c, log, ids) // a write is not given up half-way
 	if err != nil {
 		return err
 	}
@@ -73,8 +73,9 @@ func ruleID(e *stock.Entry) string {
 	return e.Adjustment.ID
 }
 
-// adjusted finds which of these rules are kept.
-func adjusted(c *conn, log stock.LogID, ids []string) (known map[string]bool, err error) {
+// adjusted finds which of these rules are kept. The ids are bound one by one: as
+// a list in JSON, bytes that are no text would come back as others.
+func adjusted(ctx context.Context, c *conn, log stock.LogID, ids []string) (known map[string]bool, err error) {
 	known = make(map[string]bool, len(ids))
 	if len(ids) == 0 {
 		return known, nil
@@ -84,7 +85,7 @@ func adjusted(c *conn, log stock.LogID, ids []string) (known map[string]bool, er
 	for _, id := range ids {
 		values = append(values, id)
 	}
-	err = c.query(context.Background(), "SELECT id FROM rules WHERE log = ? AND id IN "+placeholders(len(ids)), func(row []driver.Value) error {
+	err = c.query(ctx, "SELECT id FROM rules WHERE log = ? AND id IN "+placeholders(len(ids)), func(row []driver.Value) error {
 		known[text(row[0])] = true
 		return nil
 	}, values...)
@@ -103,7 +104,7 @@ func (s *Store) Adjusted(ctx context.Context, log stock.LogID, ids []string) ([]
 	}
 	is := make([]bool, len(ids))
 	err := s.reading(ctx, "adjusted", func(c *conn) error {
-		known, err := adjusted(c, log, ids)
+		known, err := adjusted(ctx, c, log, ids)
 		for i, id := range ids {
 			is[i] = known[id]
 		}

@@ -8,7 +8,7 @@
 // A fault that did not take place fails the run, so that no run passes for
 // want of faults. What was found wrong leaves the data and logs of its fleet.
 //
-//	go run ./test/fleet/faults                     all of them, a quarter of an hour
+//	go run ./test/fleet/faults                     all of them, ten minutes
 //	go run ./test/fleet/faults -fault 'rolled'     those whose name fits
 //	go run ./test/fleet/faults -big                100,000 users, six faults in one storm
 //	go run ./test/fleet/faults -plant forgets -on single -fault 'restarted empty'
