@@ -3,8 +3,9 @@
 // generator (wrk) core 1; every server is started fresh on loopback and paused
 // outside of its turn; rounds are interleaved and compared within the round.
 //
-//	make bench            all of it, about seven minutes
+//	make bench            all of it, about eight minutes
 //	make bench QUICK=1    three short rounds, into bench/out, to see that it runs
+//	go run ./bench -sections overload    one part, into bench/out; this one takes two and a half minutes
 //
 // A measurement counts only if every answer was of the kind it is meant to be,
 // and if what was answered was found in the ledger afterwards.
@@ -36,7 +37,7 @@ func main() {
 		p.rounds, p.duration, p.fresh = 3, time.Second, 100_000
 	}
 	binary := flag.String("binary", "bin/sluice", "the server to measure, as make build leaves it")
-	sections := flag.String("sections", "refuse,accept,go", "what to measure")
+	sections := flag.String("sections", "refuse,accept,overload,go", "what to measure")
 	flag.IntVar(&p.rounds, "rounds", p.rounds, "rounds that count")
 	flag.DurationVar(&p.duration, "duration", p.duration, "of one run, whole seconds")
 	flag.Parse()
@@ -79,29 +80,8 @@ func bench(binary string, sections []string, p plan, quick bool) (err error) {
 		t.Logf("other work uses %.0f %% of the machine: these figures will not mean much", r.busy*100)
 	}
 	began := time.Now()
-	if slices.Contains(sections, "refuse") {
-		if r.refuse, err = inScope(t, func(t servers.TB) ([]*series, error) { return refuse(ctx, t, binary, p) }); err != nil {
-			return err
-		}
-	}
-	if slices.Contains(sections, "accept") {
-		if r.accept, err = inScope(t, func(t servers.TB) (s []*series, err error) {
-			s, r.landing, err = accept(ctx, t, binary, p)
-			return s, err
-		}); err != nil {
-			return err
-		}
-	}
-	if slices.Contains(sections, "go") {
-		r.suites = suites(quick)
-		for _, s := range r.suites {
-			t.Logf("%v", s)
-			list, err := s.run(ctx, top)
-			if err != nil {
-				return err
-			}
-			r.benches = append(r.benches, list...)
-		}
+	if err := r.measure(ctx, t, binary, top, sections); err != nil {
+		return err
 	}
 	r.took = time.Since(began)
 	text := r.markdown(time.Now())
@@ -114,6 +94,40 @@ func bench(binary string, sections []string, p plan, quick bool) (err error) {
 		return err
 	}
 	t.Logf("written to %s", file)
+	return nil
+}
+
+// measure does the sections, one after the other.
+func (r *results) measure(ctx context.Context, t servers.TB, binary, top string, sections []string) (err error) {
+	if slices.Contains(sections, "refuse") {
+		if r.refuse, err = inScope(t, func(t servers.TB) ([]*series, error) { return refuse(ctx, t, binary, r.plan) }); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(sections, "accept") {
+		if r.accept, err = inScope(t, func(t servers.TB) (s []*series, err error) {
+			s, r.landing, err = accept(ctx, t, binary, r.plan)
+			return s, err
+		}); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(sections, "overload") {
+		if r.overload, err = overload(ctx, t, binary, r.plan); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(sections, "go") {
+		r.suites = suites(r.quick)
+		for _, s := range r.suites {
+			t.Logf("%v", s)
+			list, err := s.run(ctx, top)
+			if err != nil {
+				return err
+			}
+			r.benches = append(r.benches, list...)
+		}
+	}
 	return nil
 }
 

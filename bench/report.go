@@ -22,14 +22,16 @@ type results struct {
 	refuse  []*series // Sluice, constant, chain
 	accept  []*series // Sluice accepting, Sluice refusing, chain
 	landing landing
-	suites  []suite
-	benches []goBench
-	took    time.Duration
+
+	overload []*scene
+	suites   []suite
+	benches  []goBench
+	took     time.Duration
 }
 
 // complete says whether all sections are there, as a published report needs.
 func (r *results) complete() bool {
-	return len(r.refuse) == 3 && len(r.accept) == 3 && len(r.benches) > 0
+	return len(r.refuse) == 3 && len(r.accept) == 3 && len(r.overload) == 3 && len(r.benches) > 0
 }
 
 // comparison is one row: ours against the other within each round.
@@ -119,6 +121,7 @@ Of one such run of accepting, all %d orders were in the store %.1f s after the l
 took %.1f µs of CPU time.
 `, r.landing.orders, r.landing.after.Seconds(), r.landing.cpuEach)
 	}
+	r.overloadSection(&b)
 	b.WriteString(r.method())
 	return b.String()
 }
@@ -172,6 +175,9 @@ order that turns from round to round. CPU time is that of all processes of a sub
 - **nginx-lua + Redis script** is in bench/rival: verified tokens remembered, unix socket, pooled connections, one
   script for known key, window, limits, stock, mark, receipt and queue. nginx and Redis share core %d, as Sluice's
   roles do.
+- **overload**: a generator of its own (bench/flood_linux.go), since wrk sends when it has been answered; on core %d with the
+  payers, MariaDB and the delay. Capacity is the best of closed loops of 4 to 64 connections. Each step has a second that
+  does not count. %d users with one order each, their tokens seen before.
 - Go benchmarks, on one core, with the log and the store on the same disk:
 
 %s
@@ -179,10 +185,11 @@ order that turns from round to round. CPU time is that of all processes of a sub
 
 - Other machines, a network, TLS, HTTP/2; more than one core a server; Redis Cluster, MariaDB, a fleet.
 - Tokens never seen before while refusing (while accepting they all are), and mixes of both.
-- Latency at a given rate: wrk is a closed loop, so its percentiles are those of a saturated server. `+"`sluice storm`"+` is
-  the open-loop one.
+- Latency of purchases at a given rate: wrk is a closed loop, so its percentiles are those of a saturated server.
+  `+"`sluice storm`"+` is the open-loop one.
+- Overload of a slow payment provider, and of purchases, which have bounds of their own.
 - Product pages, open connections, memory, and (f) restart as a whole: only the log's reading is here.
-`, serverCore, loadCore, r.plan.rounds, r.plan.duration, serverCore, loadCore, r.plan.duration.Seconds(), r.plan.users, r.plan.fresh, serverCore, &commands)
+`, serverCore, loadCore, r.plan.rounds, r.plan.duration, serverCore, loadCore, r.plan.duration.Seconds(), r.plan.users, r.plan.fresh, serverCore, loadCore, readers, &commands)
 }
 
 // quietAbove is the share of the machine's cores that others may use.

@@ -203,7 +203,7 @@ func freshEngine(ctx context.Context, t servers.TB, binary, round string, p plan
 	e.resume()
 	s, err := e.proof(ctx, round)
 	if err == nil && round == "r1" {
-		s, err = e.awaitLanded(ctx, round, time.Minute)
+		s, err = e.awaitLanded(ctx, round, 0, time.Minute)
 	}
 	if err != nil {
 		return one, land, err

@@ -22,8 +22,9 @@ type engine struct {
 	secret []byte // that signs shoppers' tokens
 }
 
-// startEngine runs the binary on a fresh data directory, with all its roles.
-func startEngine(t servers.TB, binary string) (*engine, error) {
+// startEngine runs the binary on a fresh data directory, with all its roles. env
+// may configure it otherwise.
+func startEngine(t servers.TB, binary string, env ...string) (*engine, error) {
 	ops, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -34,7 +35,7 @@ func startEngine(t servers.TB, binary string) (*engine, error) {
 		Args: func(addr, dir string) ([]string, error) {
 			return []string{"serve", "--data", filepath.Join(dir, "data"), "--listen", addr, "--ops", ops}, nil
 		},
-		Env: []string{"GOMAXPROCS=1", "SLUICE_OPS_TOKEN=" + opsToken},
+		Env: append([]string{"GOMAXPROCS=1", "SLUICE_OPS_TOKEN=" + opsToken}, env...),
 		Ready: func(ctx context.Context, _ string) error {
 			r, err := call(ctx, http.MethodGet, "http://"+ops+"/readyz", nil, nil)
 			if err == nil && r.status != http.StatusOK {
@@ -115,13 +116,14 @@ func (s standing) landed() (n int) {
 	return n
 }
 
-// awaitLanded waits until every unit given out has its order, or the limit.
-func (e *engine) awaitLanded(ctx context.Context, activity string, limit time.Duration) (s standing, err error) {
+// awaitLanded waits until every unit given out has its order, and there are so
+// many at least, or the limit.
+func (e *engine) awaitLanded(ctx context.Context, activity string, least int, limit time.Duration) (s standing, err error) {
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	for deadline := time.Now().Add(limit); ; {
 		s, err = e.proof(ctx, activity)
-		if err == nil && s.landed() >= s.taken() || time.Now().After(deadline) || ctx.Err() != nil {
+		if err == nil && s.landed() >= max(s.taken(), least) || time.Now().After(deadline) || ctx.Err() != nil {
 			return s, err
 		}
 		<-ticker.C

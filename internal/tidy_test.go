@@ -76,9 +76,14 @@ var rooms = []room{
 	{path: "internal/proof", imports: []string{"internal/stock", "internal/order", "internal/payment", "internal/pricing",
 		"internal/warehouse", "internal/sale", "internal/lib/outbox"}}, // outbox: an undelivered event excuses a difference
 	{path: "internal/gate", imports: []string{"internal/stock", "internal/lib/limit", "internal/lib/call", "internal/lib/cache"},
-		clients: []string{"github.com/golang-jwt/jwt/v5"}}, // identity is a token format, not a server
+		clients: []string{"github.com/golang-jwt/jwt/v5", "github.com/expr-lang/expr"}}, // a token format and a language of conditions, not servers
 
-	{path: "internal/backend", imports: append([]string{"internal/lib"}, business...), clients: []string{"*"}},
+	{path: "internal/gate/waiting", imports: []string{"internal/lib"}},
+	{path: "internal/gate/challenge", imports: []string{"internal/gate"}, clients: []string{"github.com/wenlng/go-captcha"}},
+	{path: "internal/gate/entrance", imports: []string{"internal/gate", "internal/stock"}},
+	{path: "internal/gate/waiting/linetest", imports: []string{"internal/gate/waiting"}, clients: []string{"*"}},
+
+	{path: "internal/backend", imports: append([]string{"internal/lib", "internal/gate/waiting"}, business...), clients: []string{"*"}},
 	{path: "internal/lib", imports: []string{"internal/lib"}, clients: []string{"*"}}, // at most one: see below
 
 	{path: "storm", imports: []string{"internal/gate", "internal/lib", "internal/backend/sqlstore", "internal/order",
@@ -92,7 +97,7 @@ var rooms = []room{
 	{path: "test/kill/point"},                                                // called by that server only
 	{path: "test/fleet", imports: []string{"test/servers", "internal/gate"}}, // real processes, met as a shopper meets them
 	{path: "test/fleet/faults", imports: []string{"test/fleet", "test/servers", "test/faultproxy", "test/overlay", "storm"}},
-	{path: "bench", imports: []string{"test/servers", "internal/gate"}},
+	{path: "bench", imports: []string{"test/servers", "test/faultproxy", "internal/gate"}}, // a store far away is a real one behind a slow network
 	{path: "bench/naive", imports: []string{"test/servers", "internal/gate", "storm"}, clients: []string{"*"}},       // somebody else's design, judged by our oracle
 	{path: "examples", imports: []string{"internal/sale", "internal/catalog", "internal/pricing", "internal/stock"}}, // written as what they become
 	{path: "web"},

@@ -123,6 +123,16 @@ func (c *crowd) next() (u int, generation uint32, ok bool) {
 	return 0, 0, false
 }
 
+// claim claims one user for a try. If the user was not idle, the answer is what it
+// was instead, and nothing is claimed.
+func (c *crowd) claim(u int) (generation uint32, was status) {
+	word := c.states[u].Load()
+	if was = status(word & 0xff); was == idle && !c.states[u].CompareAndSwap(word, word&^0xff|uint32(busy)) {
+		was = busy
+	}
+	return word >> 8, was
+}
+
 // refused gives a user back who was claimed with this generation. A user whose
 // second click was accepted meanwhile stays as that made them.
 func (c *crowd) refused(u int, generation uint32) {

@@ -80,16 +80,7 @@ func (r *rehearsal) attempt(w *wire, t *tally, slot uint64, due time.Time, try t
 	status, body, err := w.buy(r.crowd.token(try.user), key)
 	now := time.Now()
 	if err != nil {
-		t.answered(unknown, noCode, -1)
-		r.heard(unknown, noCode, try, sent, now)
-		if errors.Is(err, errNotSent) {
-			r.crowd.refused(try.user, try.generation)
-			return false
-		}
-		r.oracle.unanswered(try)
-		r.history.unanswered(try, sent)
-		r.agenda.after(r.dice.between(slot, 20*time.Millisecond, 200*time.Millisecond), func() { r.click(try, maxTries) })
-		return true
+		return r.failed(t, err, try, sent, now)
 	}
 	v, code := judge(status, body)
 	latency := now.Sub(due)
@@ -101,6 +92,21 @@ func (r *rehearsal) attempt(w *wire, t *tally, slot uint64, due time.Time, try t
 	}
 	t.answered(v, code, latency)
 	r.learn(v, code, status, body, try, sent, now)
+	return true
+}
+
+// failed draws the conclusions from an attempt without an answer. It answers false
+// when it was not even sent.
+func (r *rehearsal) failed(t *tally, err error, try tryID, sent, now time.Time) bool {
+	t.answered(unknown, noCode, -1)
+	r.heard(unknown, noCode, try, sent, now)
+	if errors.Is(err, errNotSent) {
+		r.crowd.refused(try.user, try.generation)
+		return false
+	}
+	r.oracle.unanswered(try)
+	r.history.unanswered(try, sent)
+	r.agenda.after(r.dice.between(uint64(try.user), 20*time.Millisecond, 200*time.Millisecond), func() { r.click(try, maxTries) })
 	return true
 }
 

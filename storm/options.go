@@ -36,6 +36,12 @@ type Options struct {
 	Forge       float64 `help:"Percent of attempts accompanied by a forged one, or by a look at somebody else's order." default:"0.5"`
 	Lose        float64 `help:"Percent of attempts whose reply is lost; the user retries with the same key." default:"0.5"`
 
+	Bots      float64 `help:"Percent of the users who are bots: many accounts behind an address, at a fixed pace, from before the opening. The others then behave as people do: they think, and each has an address." default:"0"`
+	People    bool    `help:"Users behave as people, though there is no bot among them; implied by the other flags of this group."`
+	Queue     bool    `help:"A waiting room before the sale, by a rule that is taken away again after the rush."`
+	Tickets   bool    `help:"One-time tickets, in the same way."`
+	Challenge string  `help:"Challenges, in the same way: always, or of who looks like a bot (suspect)." enum:",always,suspect" default:""`
+
 	RestartCmd string `help:"Shell command run half-way that kills the server and starts it again."`
 	Steps      bool   `help:"Raise the rate step by step until p99 passes 200 ms or errors 1%, and report the knee."`
 	JSON       bool   `help:"Print the report as JSON." name:"json"`
@@ -47,6 +53,10 @@ type Options struct {
 	// Supervisor, if not nil, kills and restarts the server during the rush, in
 	// place of RestartCmd.
 	Supervisor Supervisor `kong:"-" json:"-"`
+
+	// Solve answers a challenge of the shop, as people do who look at its picture;
+	// nil: nobody can. It takes what only who has the shop's secrets knows.
+	Solve func(challenge, activity, user string) (answer int, ok bool) `kong:"-" json:"-"`
 
 	// Orders reads the store's own rows for the audit, beside the API's list
 	// of them; nil = the API only.
@@ -114,6 +124,9 @@ func (o *Options) Validate() error {
 	percent("greedy", o.Greedy)
 	percent("forge", o.Forge)
 	percent("lose", o.Lose)
+	percent("bots", o.Bots)
+	check(o.Challenge == "" || o.Challenge == "always" || o.Challenge == "suspect", "--challenge %q is neither always nor suspect", o.Challenge)
+	check(!o.Steps || !o.profiled(), "--steps raises the rate of a schedule, which people and bots do not have")
 	check(o.Pay > 0, "--pay 0: without payers nothing is ever sold")
 	if len(faults) > 0 {
 		return errors.Join(faults...)

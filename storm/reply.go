@@ -23,7 +23,7 @@ const (
 // Those from firstOdd on are wrong answers to a well-formed, genuine attempt.
 var codes = [...]string{
 	"sold_out", "all_held", "limit_reached", "not_open", "rate_limited", "insufficient", "ended",
-	"queued", "overloaded", "paused", "not_eligible", "challenge_required", "not_ready", "unknown",
+	"queued", "overloaded", "paused", "not_eligible", "challenge_required", "ticket_required", "read_only", "not_ready", "unknown",
 	"internal", "unauthenticated", "invalid_request", "idempotency_key_missing", "idempotency_mismatch",
 	"no_such_activity", "no_such_sku", "no_such_order", "no_such_reservation", "method_not_allowed",
 	"order_state", "too_large", "unsupported_media_type", "",
@@ -34,7 +34,7 @@ const (
 	codeAllHeld = 1
 	codeLimit   = 2
 	codeNotOpen = 3
-	firstOdd    = 14
+	firstOdd    = 16
 	noCode      = len(codes) - 1
 )
 

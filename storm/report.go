@@ -50,8 +50,9 @@ type Report struct {
 	Unknown       int            `json:"unknown"`          // keys of which some reply never came
 	UnknownHeld   int            `json:"unknown_held"`     // of these, those that turned out to have been accepted
 	Notes         []string       `json:"notes,omitempty"`
-	Linear        *Linear        `json:"linear,omitempty"` // nil = the history was not checked
-	Knee          *Knee          `json:"knee,omitempty"`   // with --steps
+	Linear        *Linear        `json:"linear,omitempty"`   // nil = the history was not checked
+	Profiles      []Treatment    `json:"profiles,omitempty"` // people and bots, where users act for themselves
+	Knee          *Knee          `json:"knee,omitempty"`     // with --steps
 
 	// Violations are what the oracle and the server's own proof found wrong,
 	// as sentences; the same list as in Proof. Empty = passed.
@@ -122,6 +123,9 @@ func (r *rehearsal) report(m *meter, f facts) Report {
 	} else if r.o.RestartCmd != "" || r.o.Supervisor != nil && len(r.faults) == 0 {
 		r.notes.add("the server was to be restarted, but no outage with an end was seen")
 	}
+	if r.play != nil {
+		report.Profiles = r.play.results
+	}
 	report.Linear = r.linear
 	report.Notes = r.notes.list()
 	return report
@@ -148,6 +152,9 @@ func (r Report) Write(w io.Writer, asJSON bool) error {
 	row("accepted", "%d reservations, at most %d at once", r.Accepted, r.PeakHeld)
 	row("refused", "%s", ranked(r.Refused, len(r.Refused)))
 	row("no answer", "%d errors, %d dropped on purpose", r.Errors, r.Lost)
+	for _, t := range r.Profiles {
+		t.rows(row)
+	}
 	row("forged", "%d", r.Forged)
 	row("latency", "p50 %.2f ms, p99 %.2f ms, p99.9 %.2f ms", r.LatencyMS.P50, r.LatencyMS.P99, r.LatencyMS.P999)
 	if r.UnavailableMS > 0 {

@@ -52,6 +52,14 @@ const (
 	chooseButton
 	chooseAwait
 	chooseAnew
+	chooseManner
+	chooseArrival
+	chooseLater
+	chooseThink
+	chooseSolving
+	chooseMistake
+	chooseGuess
+	chooseStay
 )
 
 // dice are all random choices of a storm: a pure function of the seed, the

@@ -201,6 +201,10 @@ func (s *shop) call(method, address string, token []byte, body []byte, headers .
 	return answer{resp.StatusCode(), append([]byte(nil), resp.Body()...)}, nil
 }
 
+func errorOf(method, address string, a answer) error {
+	return fmt.Errorf("%w: %s %s: %s", errAnswer, method, address, a)
+}
+
 // read makes a call whose answer must be a 2xx document, and decodes it.
 func (s *shop) read(method, address string, token []byte, body []byte, into any) error {
 	a, err := s.call(method, address, token, body)
@@ -208,7 +212,7 @@ func (s *shop) read(method, address string, token []byte, body []byte, into any)
 		return err
 	}
 	if !a.ok() {
-		return fmt.Errorf("%w: %s %s: %s", errAnswer, method, address, a)
+		return errorOf(method, address, a)
 	}
 	if into == nil {
 		return nil

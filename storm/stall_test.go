@@ -68,6 +68,7 @@ type stall struct {
 	renewed  time.Time                                        // when they were made
 	guard    func(ctx *fasthttp.RequestCtx, user string) bool // answers in place of the stall, or not
 	fleet    *fleet                                           // nil: it is one process, and whom it accepts holds
+	gate     *stallGate                                       // nil: whoever comes may buy
 }
 
 type stallOrder struct {
@@ -132,6 +133,7 @@ func (s *stall) serve(ctx *fasthttp.RequestCtx) {
 	defer s.mu.Unlock()
 	s.expire(time.Now())
 	switch {
+	case s.gate != nil && s.gate.serve(s, ctx, method, at):
 	case at(1) == "time":
 		s.reply(ctx, 200, map[string]int64{"now": time.Now().UnixMilli()})
 	case method == "POST" && at(1) == "skus", method == "POST" && at(3) == "open":

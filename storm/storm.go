@@ -5,7 +5,9 @@
 // It speaks to the server by HTTP only and shares no code with it, so that a
 // fault of the server cannot hide in its tester. Load is open-loop: attempts
 // are due by a clock and latency is measured from then on, so a slow server
-// cannot slow its own test down. The server may be a fleet, which answers
+// cannot slow its own test down. Where it is asked for, users act for themselves
+// instead, as people or as bots, through whatever the shop puts before a purchase:
+// see people.go and actor.go. The server may be a fleet, which answers
 // "pending" before it promises, and of which parts may be away: see promise.go
 // and troubles.go. What the oracle states are bounds that hold
 // whatever was lost on the way; a run without violations proves no more than
@@ -69,6 +71,9 @@ type rehearsal struct {
 	history *history // nil = nothing is recorded
 	linear  *Linear  // what its check came to
 
+	play    *play // nil: attempts are due by a schedule
+	guarded bool  // rules of the storm's own are in force
+
 	targets   []target
 	lined     atomic.Int64 // lanes begun
 	lanes     []*tally     // one for each connection
@@ -101,7 +106,13 @@ func Run(ctx context.Context, o Options, progress io.Writer) (Report, error) {
 }
 
 func rehearse(ctx context.Context, o Options, wait patience, progress io.Writer) (Report, error) {
+	if o.profiled() {
+		wait.announce = max(wait.announce, lead(o.Duration))
+	}
 	r, err := prepare(o, wait)
+	if r != nil {
+		defer r.lift()
+	}
 	if err != nil {
 		return Report{}, err
 	}
@@ -115,6 +126,7 @@ func rehearse(ctx context.Context, o Options, wait patience, progress io.Writer)
 	background.Go(func() { meter.run(work) })
 
 	r.rush(ctx)
+	r.lift()
 	r.rushAttempts = meter.attempts()
 	left := r.sellOff(ctx)
 	if ctx.Err() == nil {
@@ -144,7 +156,8 @@ func rehearse(ctx context.Context, o Options, wait patience, progress io.Writer)
 	return report, nil
 }
 
-// prepare signs the tokens and puts the sale up.
+// prepare signs the tokens and puts the sale up. If that fails half-way the
+// answer is what there is of the rehearsal, for its rules to be lifted.
 func prepare(o Options, wait patience) (*rehearsal, error) {
 	key, err := readKey(o.Data)
 	if err != nil {
@@ -184,17 +197,49 @@ func prepare(o Options, wait patience) (*rehearsal, error) {
 	if err := r.shop.forgetDead(); err != nil {
 		return nil, err
 	}
+	if err := r.guard(); err != nil {
+		return r, err
+	}
 	if r.oracle.buckets, err = r.shop.sell(o, opens.Add(ahead)); err != nil {
-		return nil, err
+		return r, err
 	}
 	r.service = newService(r.oracle.buckets)
 	for _, t := range r.shop.targets {
 		if err := r.awaitShown(t, opens); err != nil {
-			return nil, err
+			return r, err
 		}
 	}
 	r.began = opens.Add(-early)
 	return r, nil
+}
+
+// guard lets users act for themselves, behind the rules that were asked for.
+func (r *rehearsal) guard() error {
+	if !r.o.profiled() {
+		return nil
+	}
+	r.play = newPlay(r)
+	rules := gateRules(r.o, r.shop.activity, r.wait.announce)
+	if len(rules) == 0 {
+		return nil
+	}
+	r.guarded = true
+	if err := r.shop.guard(rules); err != nil {
+		return fmt.Errorf("put the rules into force: %w", err)
+	}
+	return nil
+}
+
+// lift takes the storm's rules away, once: the tail is for who is left, and no
+// rule stays behind.
+func (r *rehearsal) lift() {
+	if !r.guarded {
+		return
+	}
+	r.guarded = false
+	if err := r.shop.guard(nil); err != nil {
+		r.notes.add("the storm's rules for %s are still there: %v", r.shop.activity, err)
+	}
 }
 
 // awaitShown waits until the shoppers of a gateway can see the activity.
@@ -226,7 +271,11 @@ func (r *rehearsal) rush(ctx context.Context) {
 	case r.o.RestartCmd != "":
 		beside.Go(func() { r.restart(ctx) })
 	}
-	r.flood(rush, newSchedule(r.began, r.o.Rate, r.o.Duration))
+	if r.play != nil {
+		r.play.run(rush, r.began.Add(r.o.Duration))
+	} else {
+		r.flood(rush, newSchedule(r.began, r.o.Rate, r.o.Duration))
+	}
 	r.rushed = time.Since(r.began)
 	over()
 	beside.Wait()

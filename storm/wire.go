@@ -111,10 +111,7 @@ func (w *wire) send(token, key []byte) error {
 
 func (w *wire) dial() error {
 	d := net.Dialer{Timeout: dialTimeout}
-	host := w.target.url.Host
-	if w.target.url.Port() == "" {
-		host = net.JoinHostPort(w.target.url.Hostname(), map[string]string{"http": "80", "https": "443"}[w.target.url.Scheme])
-	}
+	host := hostPort(w.target.url)
 	var conn net.Conn
 	var err error
 	if w.target.url.Scheme == "https" {

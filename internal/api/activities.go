@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -12,17 +13,16 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"sluice/internal/gate"
 	"sluice/internal/pricing"
 	"sluice/internal/sale"
 	"sluice/internal/stock"
 )
 
-// How old a body may be. From fresh on, one request renders it again while the
-// others still get the old one; from stale on, all wait for the new one.
-const (
-	freshFor = 25 * time.Millisecond
-	staleAt  = 50 * time.Millisecond
-)
+// staleAt is how old a body may be, unless a playbook says longer. From half of
+// that on, one request renders it again while the others still get the old one;
+// from then on, all wait for the new one.
+const staleAt = 50 * time.Millisecond
 
 // maxBodies bounds the remembered bodies; activities that shoppers can see are fewer.
 const maxBodies = 2 * sale.MaxActivities
@@ -38,7 +38,8 @@ func (s *Server) time(ctx *fasthttp.RequestCtx, _ string) {
 
 // activities serves GET /v1/activities: all on show, the first to open first.
 func (s *Server) activities(ctx *fasthttp.RequestCtx, _ string) {
-	body, err := s.bodies.list.get(s.now(), func() ([]byte, error) {
+	in, now := s.switches.Now(), s.now()
+	body, err := s.bodies.list.get(now, in, "", func() ([]byte, stock.Millis, error) {
 		views := s.shop.Views()
 		slices.SortFunc(views, func(a, b sale.View) int {
 			return cmp.Or(cmp.Compare(a.OpensAt, b.OpensAt), cmp.Compare(a.ID, b.ID))
@@ -46,10 +47,13 @@ func (s *Server) activities(ctx *fasthttp.RequestCtx, _ string) {
 		shown := struct {
 			Activities []shownActivity `json:"activities"`
 		}{make([]shownActivity, len(views))}
+		turn := never
 		for i := range views {
-			shown.Activities[i] = show(&views[i])
+			shown.Activities[i] = s.show(&views[i], in)
+			turn = min(turn, nextTurn(&views[i], now))
 		}
-		return json.Marshal(shown)
+		body, err := json.Marshal(shown)
+		return body, turn, err
 	})
 	s.answerActivity(ctx, body, err)
 }
@@ -60,12 +64,14 @@ func (s *Server) activity(ctx *fasthttp.RequestCtx, id string) {
 		s.answer(ctx, noSuchActivity)
 		return
 	}
-	body, err := s.bodies.of(id).get(s.now(), func() ([]byte, error) {
+	in, now := s.switches.Now(), s.now()
+	body, err := s.bodies.of(id).get(now, in, id, func() ([]byte, stock.Millis, error) {
 		v, err := s.shop.View(stock.ActivityID(string([]byte(id))))
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		return json.Marshal(show(&v))
+		body, err := json.Marshal(s.show(&v, in))
+		return body, nextTurn(&v, now), err
 	})
 	if errors.Is(err, sale.ErrNoSuchActivity) || errors.Is(err, stock.ErrNoSuchActivity) {
 		s.bodies.forget(id) // what outsiders make up is not remembered
@@ -95,6 +101,8 @@ type shownActivity struct {
 	ClosesAt string           `json:"closes_at"`
 	PerUser  int              `json:"per_user,omitempty"`
 	Items    []shownItem      `json:"items"`
+	Needs    []string         `json:"needs,omitempty"`
+	Degraded []string         `json:"degraded,omitempty"`
 }
 
 type shownItem struct {
@@ -108,12 +116,15 @@ type shownItem struct {
 	PerOrder    int           `json:"per_order"`
 }
 
-func show(v *sale.View) shownActivity {
+func (s *Server) show(v *sale.View, in *gate.InForce) shownActivity {
+	e := in.Of(string(v.ID))
 	a := shownActivity{
 		ID: v.ID, Kind: v.Kind, Title: v.Title, State: v.State, PerUser: v.PerUser,
 		OpensAt:  v.OpensAt.Time().Format(timeLayout),
 		ClosesAt: v.ClosesAt.Time().Format(timeLayout),
 		Items:    make([]shownItem, len(v.Items)),
+		Needs:    s.asks(string(v.ID)),
+		Degraded: degraded(e),
 	}
 	for i, item := range v.Items {
 		p := v.Products[i]
@@ -121,12 +132,29 @@ func show(v *sale.View) shownActivity {
 			SKU: item.SKU, Title: p.Title, Description: p.Description, Image: p.Image,
 			Price: item.Price, Level: v.Levels[i], PerUser: item.PerUser, PerOrder: item.PerOrder,
 		}
+		if e.StockTight && v.Levels[i] == stock.Plenty {
+			a.Items[i].Level = stock.Few // what is gone is said as it is
+		}
 	}
 	return a
 }
 
+const never = stock.Millis(math.MaxInt64)
+
+// nextTurn is when an activity begins or ends next, seen from just before its
+// view was taken: no body is shown across that moment, however old it may be.
+func nextTurn(v *sale.View, now time.Time) stock.Millis {
+	turn := never
+	for _, at := range []stock.Millis{v.OpensAt, v.ClosesAt} {
+		if at > stock.MillisOf(now) {
+			turn = min(turn, at)
+		}
+	}
+	return turn
+}
+
 // activityBodies are the rendered answers: a page of a million shoppers costs
-// one rendering per 25 ms.
+// one rendering per 25 ms, or less with stale_detail.
 type activityBodies struct {
 	list renderedBody
 	mu   sync.RWMutex
@@ -167,21 +195,25 @@ type renderedBody struct {
 }
 
 type rendered struct {
-	at   time.Time
-	body []byte
+	at    time.Time
+	turn  stock.Millis  // not to be shown from this moment on
+	under *gate.InForce // what was in force
+	body  []byte
 }
 
-// get answers a body at most staleAt old. Errors are not remembered.
-func (r *renderedBody) get(now time.Time, render func() ([]byte, error)) ([]byte, error) {
+// get answers a body at most as old as what is in force allows for an activity,
+// or for all, made under the same. Errors are not remembered.
+func (r *renderedBody) get(now time.Time, in *gate.InForce, activity string, render func() (body []byte, turn stock.Millis, err error)) ([]byte, error) {
+	oldest := max(staleAt, in.Of(activity).StaleDetail)
 	last := r.last.Load()
 	age := time.Duration(-1)
-	if last != nil {
+	if last != nil && last.under == in && stock.MillisOf(now) < last.turn {
 		age = now.Sub(last.at)
 	}
 	switch {
-	case age < 0 || age >= staleAt:
+	case age < 0 || age >= oldest:
 		r.mu.Lock()
-	case age < freshFor:
+	case age < oldest/2:
 		return last.body, nil
 	case !r.mu.TryLock():
 		return last.body, nil // somebody is at it
@@ -190,10 +222,10 @@ func (r *renderedBody) get(now time.Time, render func() ([]byte, error)) ([]byte
 	if newer := r.last.Load(); newer != last && newer != nil {
 		return newer.body, nil // rendered while this one waited
 	}
-	body, err := render()
+	body, turn, err := render()
 	if err != nil {
 		return nil, err
 	}
-	r.last.Store(&rendered{now, body})
+	r.last.Store(&rendered{now, turn, in, body})
 	return body, nil
 }

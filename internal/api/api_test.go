@@ -94,7 +94,8 @@ func (b *business) Purchase(ctx context.Context, r sale.PurchaseRequest) (stock.
 	if b.purchase != nil {
 		return b.purchase(ctx, r)
 	}
-	b.note("%s buys %v at %s with key %s pass %s ticket %s", r.User, r.Lines, r.Activity, r.Key, r.Pass, r.Ticket)
+	shows := r.Origin.(gate.Origin).Facts().Shows
+	b.note("%s buys %v at %s with key %s pass %s ticket %s", r.User, r.Lines, r.Activity, r.Key, shows.Pass, shows.Ticket)
 	return receiptOf(stock.Held), nil
 }
 
@@ -233,7 +234,7 @@ func newServer(t testing.TB, b *business, at *clock, change func(*Config)) (*Ser
 	}
 	watched := order.NewWatchers(100)
 	c := Config{
-		Shop: b, Orders: b, Payments: b, Watchers: watched, Verifier: verifier, Now: at.Now,
+		Shop: b, Orders: b, Payments: b, Slips: nobody{b}, Queue: nobody{b}, Watchers: watched, Verifier: verifier, Now: at.Now,
 		Log:    slog.New(slog.DiscardHandler),
 		Shell:  Asset{ContentType: "text/html; charset=utf-8", Body: []byte("<!doctype html>shell"), Gzip: []byte("zipped shell"), ETag: `"s"`},
 		Assets: map[string]Asset{"/assets/app.1.js": {ContentType: "text/javascript", Body: []byte("let a"), ETag: `"a"`, Immutable: true}},

@@ -10,6 +10,9 @@ import (
 
 	"sluice/internal/catalog"
 	"sluice/internal/gate"
+	"sluice/internal/gate/challenge"
+	"sluice/internal/gate/entrance"
+	"sluice/internal/gate/waiting"
 	"sluice/internal/order"
 	"sluice/internal/payment"
 	"sluice/internal/pricing"
@@ -27,11 +30,15 @@ const (
 	idempotencyKeyMissing
 	unauthenticated
 	notEligible
+	ticketRequired
+	challengeRequired
+	challengeFailed
 	notFound
 	noSuchActivity
 	noSuchSKU
 	noSuchOrder
 	noSuchReservation
+	notQueued
 	methodNotAllowed
 	notOpen
 	ended
@@ -40,15 +47,21 @@ const (
 	insufficient
 	limitReached
 	orderState
+	noQueue
+	noTicketNeeded
+	registrationClosed
 	tooLarge
 	unsupportedMediaType
 	idempotencyMismatch
 	rateLimited
+	queued
 	internal
 	overloaded
 	paused
 	notReady
 	unknown
+	queueFull
+	readOnly
 	codes // how many there are
 )
 
@@ -68,12 +81,16 @@ var problems = withBodies([codes]problem{
 	invalidRequest:        {status: 400, name: "invalid_request", title: "The request is not valid"},
 	idempotencyKeyMissing: {status: 400, name: "idempotency_key_missing", title: "An Idempotency-Key header is required"},
 	unauthenticated:       {status: 401, name: "unauthenticated", title: "A valid bearer token is required"},
-	notEligible:           {status: 403, name: "not_eligible", title: "This pass or ticket cannot be used"},
+	notEligible:           {status: 403, name: "not_eligible", title: "This sale is not for you, or what you show has been used"},
+	ticketRequired:        {status: 403, name: "ticket_required", title: "A ticket is required"},
+	challengeRequired:     {status: 403, name: "challenge_required", title: "A challenge has to be solved first"},
+	challengeFailed:       {status: 403, name: "challenge_failed", title: "Not the answer, or not in time; ask for a new challenge"},
 	notFound:              {status: 404, name: "not_found", title: "There is nothing here"},
 	noSuchActivity:        {status: 404, name: "no_such_activity", title: "No such activity"},
 	noSuchSKU:             {status: 404, name: "no_such_sku", title: "No such SKU in this activity"},
 	noSuchOrder:           {status: 404, name: "no_such_order", title: "No such order"},
 	noSuchReservation:     {status: 404, name: "no_such_reservation", title: "No such reservation"},
+	notQueued:             {status: 404, name: "not_queued", title: "You are not in the waiting room"},
 	methodNotAllowed:      {status: 405, name: "method_not_allowed", title: "Method not allowed"},
 	notOpen:               {status: 409, name: "not_open", title: "Not open yet"},
 	ended:                 {status: 409, name: "ended", title: "The activity has ended"},
@@ -82,15 +99,21 @@ var problems = withBodies([codes]problem{
 	insufficient:          {status: 409, name: "insufficient", title: "Fewer units are free than asked for"},
 	limitReached:          {status: 409, name: "limit_reached", title: "Purchase limit reached"},
 	orderState:            {status: 409, name: "order_state", title: "The order's state does not allow this"},
+	noQueue:               {status: 409, name: "no_queue", title: "There is no waiting room"},
+	noTicketNeeded:        {status: 409, name: "no_ticket_needed", title: "This activity asks for no ticket"},
+	registrationClosed:    {status: 409, name: "registration_closed", title: "Nobody new is let in at the moment"},
 	tooLarge:              {status: 413, name: "too_large", title: "Body and headers are limited to 16 kB each"},
 	unsupportedMediaType:  {status: 415, name: "unsupported_media_type", title: "Content-Type must be application/json"},
 	idempotencyMismatch:   {status: 422, name: "idempotency_mismatch", title: "This Idempotency-Key was used with other terms"},
 	rateLimited:           {status: 429, name: "rate_limited", title: "Too many requests", retry: 1}, // as a rule, its rule knows better
+	queued:                {status: 429, name: "queued", title: "There is a waiting room; come with its pass", retry: 1},
 	internal:              {status: 500, name: "internal", title: "Internal error"},
 	overloaded:            {status: 503, name: "overloaded", title: "Too busy, try again", retry: 1},
 	paused:                {status: 503, name: "paused", title: "The activity is paused", retry: 5},
 	notReady:              {status: 503, name: "not_ready", title: "Not ready yet, try again", retry: 1},
 	unknown:               {status: 503, name: "unknown", title: "Outcome unknown, retry with the same key", retry: 1},
+	queueFull:             {status: 503, name: "queue_full", title: "The waiting room is full", retry: 5},
+	readOnly:              {status: 503, name: "read_only", title: "Orders can only be read at the moment", retry: 5},
 })
 
 // causes is the only place where an error becomes a code: the first row whose
@@ -108,6 +131,10 @@ var causes = []struct {
 	{stock.ErrEnded, ended},
 	{stock.ErrInsufficient, insufficient},
 	{gate.ErrRateLimited, rateLimited},
+	{gate.ErrQueued, queued},
+	{gate.ErrTicketRequired, ticketRequired},
+	{gate.ErrChallengeRequired, challengeRequired},
+	{gate.ErrNotEligible, notEligible},
 	{gate.ErrUnauthenticated, unauthenticated},
 	{gate.ErrOverloaded, overloaded},
 	{stock.ErrOverloaded, overloaded},
@@ -125,6 +152,13 @@ var causes = []struct {
 	{stock.ErrNoSuchReservation, noSuchReservation},
 	{order.ErrNoSuchOrder, noSuchOrder},
 	{order.ErrState, orderState},
+	{gate.ErrReadOnly, readOnly},
+	{gate.ErrRegistrationClosed, registrationClosed},
+	{gate.ErrNoTicketNeeded, noTicketNeeded},
+	{challenge.ErrFailed, challengeFailed},
+	{waiting.ErrNotWaiting, notQueued},
+	{waiting.ErrNoRoom, noQueue},
+	{waiting.ErrFull, queueFull},
 	{errMediaType, unsupportedMediaType},
 	{stock.ErrInvalid, invalidRequest},
 	{pricing.ErrMoney, invalidRequest}, // quantity × price out of range
@@ -139,9 +173,22 @@ var causes = []struct {
 	{context.Canceled, unknown}, // only when the server stops: clients do not cancel
 
 	{gate.ErrKey, internal},
+	{gate.ErrForged, internal}, // what shoppers show is refused for the want of what can be used
+	{gate.ErrExpired, internal},
+	{gate.ErrSharing, internal},
+	{waiting.ErrMoved, internal},
+	{waiting.ErrTooEarly, notOpen}, // said with the time by the entrance
+	{waiting.ErrDraw, internal},
 	{gate.ErrRules, internal},
 	{gate.ErrRulesChanged, internal},
 	{gate.ErrNoSuchRules, internal},
+	{gate.ErrListChanged, internal},
+	{gate.ErrListsFull, internal},
+	{gate.ErrNoSuchPlaybook, internal},
+	{gate.ErrPlaybookChanged, internal},
+	{gate.ErrPlaybookPulled, internal},
+	{gate.ErrFrozen, internal},
+	{gate.ErrNoSuchFreeze, internal},
 	{stock.ErrOutcome, internal},
 	{stock.ErrConflict, internal},
 	{stock.ErrTruncated, internal},
@@ -196,6 +243,11 @@ func (s *Server) refuse(ctx *fasthttp.RequestCtx, err error, lines int) code {
 	case rateLimited:
 		s.tooOften(ctx, err)
 		return c
+	case notEligible, ticketRequired, challengeRequired, queued, registrationClosed, readOnly:
+		if r, ok := errors.AsType[*gate.Refused](err); ok && c != queued {
+			s.byRule(ctx, c, r.Rule)
+			return c
+		}
 	case internal:
 		s.log.Error("request failed", "method", string(ctx.Method()), "path", string(ctx.Path()), "err", err)
 	}
@@ -210,6 +262,7 @@ func (s *Server) explain(ctx *fasthttp.RequestCtx, c code, err error) {
 	b := append(room[:0], constant[:len(constant)-1]...)
 	var bad *fieldError
 	var r *stock.Refusal
+	var early *entrance.TooEarly
 	switch {
 	case errors.As(err, &bad):
 		b = appendString(append(b, `,"field":`...), bad.field)
@@ -220,12 +273,22 @@ func (s *Server) explain(ctx *fasthttp.RequestCtx, c code, err error) {
 		}
 		switch c {
 		case insufficient:
-			b = strconv.AppendInt(append(b, `,"available":`...), int64(r.Available), 10)
+			if !s.hidesCounts(ctx) {
+				b = strconv.AppendInt(append(b, `,"available":`...), int64(r.Available), 10)
+			}
 		case limitReached:
 			b = strconv.AppendInt(append(b, `,"limit":`...), int64(r.Limit), 10)
 			b = appendString(append(b, `,"scope":`...), r.Scope)
 		case notOpen:
 			b = appendTime(append(b, `,"opens_at":`...), r.OpensAt)
+		}
+	case errors.As(err, &early):
+		b = appendMoment(append(b, `,"opens_at":`...), early.OpensAt)
+		if !early.TicketsFrom.IsZero() {
+			b = appendMoment(append(b, `,"tickets_at":`...), early.TicketsFrom)
+		}
+		if !early.QueueFrom.IsZero() {
+			b = appendMoment(append(b, `,"queue_opens_at":`...), early.QueueFrom)
 		}
 	case errors.Is(err, stock.ErrInvalid):
 		b = appendString(append(b, `,"detail":`...), err.Error())

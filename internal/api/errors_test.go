@@ -19,6 +19,8 @@ import (
 
 	"sluice/internal/catalog"
 	"sluice/internal/gate"
+	"sluice/internal/gate/challenge"
+	"sluice/internal/gate/waiting"
 	"sluice/internal/order"
 	"sluice/internal/payment"
 	"sluice/internal/pricing"
@@ -59,6 +61,11 @@ var ofPurchases = []failure{
 	{stock.ErrStale, 503, "not_ready"},
 	{stock.ErrUnknown, 503, "unknown"},
 	{context.Canceled, 503, "unknown"},
+	{&gate.Refused{Rule: "r", Err: gate.ErrQueued}, 429, "queued"},
+	{&gate.Refused{Rule: "r", Err: gate.ErrTicketRequired}, 403, "ticket_required"},
+	{&gate.Refused{Rule: "r", Err: gate.ErrChallengeRequired}, 403, "challenge_required"},
+	{&gate.Refused{Rule: "r", Err: gate.ErrNotEligible}, 403, "not_eligible"},
+	{&gate.Refused{Rule: "r", Err: gate.ErrReadOnly}, 503, "read_only"},
 }
 
 // ofPayments is the same of paying, cancelling and callbacks alike.
@@ -73,6 +80,17 @@ var ofPayments = []failure{
 	{order.ErrState, 409, "order_state"},
 	{order.ErrNotReady, 503, "not_ready"},
 	{context.DeadlineExceeded, 503, "unknown"},
+}
+
+// ofQueues is the same of joining a waiting room.
+var ofQueues = []failure{
+	{waiting.ErrFull, 503, "queue_full"},
+	{waiting.ErrNoRoom, 409, "no_queue"},
+	{waiting.ErrNotWaiting, 404, "not_queued"},
+	{challenge.ErrFailed, 403, "challenge_failed"},
+	{gate.ErrNoTicketNeeded, 409, "no_ticket_needed"},
+	{&gate.Refused{Rule: "r", Err: gate.ErrRegistrationClosed}, 409, "registration_closed"},
+	{&gate.Refused{Rule: "r", Err: gate.ErrChallengeRequired}, 403, "challenge_required"},
 }
 
 // TestEveryCodeByHTTP asks for every row of the error table over the wire.
@@ -108,6 +126,10 @@ func TestEveryCodeByHTTP(t *testing.T) {
 		see(b.do(t, "POST", "/v1/orders/42/payments", ""), want.status, want.code)
 		see(b.do(t, "POST", "/v1/orders/42/cancel", ""), want.status, want.code)
 		see(b.do(t, "POST", "/v1/payments/callbacks/sandbox", "{}", "Authorization: "), want.status, want.code)
+	}
+	for _, want := range ofQueues {
+		b.set(func() { b.fail = want.err })
+		see(b.do(t, "POST", "/v1/activities/act/queue", ""), want.status, want.code)
 	}
 	b.set(func() { b.fail = nil })
 

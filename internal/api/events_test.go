@@ -284,8 +284,8 @@ func TestManyStreams(t *testing.T) {
 		defer close(looped)
 		for ctx.Err() == nil {
 			select {
-			case <-b.server.Task().Wake:
-				_, _ = b.server.Task().Step(ctx)
+			case <-b.server.Tasks()[0].Wake:
+				_, _ = b.server.Tasks()[0].Step(ctx)
 			case <-ctx.Done():
 			}
 		}

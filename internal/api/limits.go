@@ -14,7 +14,6 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"sluice/internal/gate"
-	"sluice/internal/sale"
 )
 
 // admit decides a request by the rules of its route. It has no place in flight
@@ -41,22 +40,29 @@ func (s *Server) admit(ctx *fasthttp.RequestCtx, to route, param string) error {
 	}
 	err := s.rules.Enter(s.life, ctx.Time(), &f)
 	if l, ok := err.(*gate.Limited); ok {
-		s.logged.refusal(s.log, ctx, l, f.User)
+		s.logged.refusal(s.log, ctx, l.Rule, err, f.User)
 	}
 	return err
 }
 
-// origin is what rules of purchases go by, as far as any of them asks.
-func (s *Server) origin(ctx *fasthttp.RequestCtx, who gate.Identity) sale.Origin {
-	o := sale.Origin{Path: view(ctx.Path()), Phone: who.Phone}
-	if s.rules == nil {
-		return o
-	}
-	if _, _, ip := s.rules.Needs(gate.Purchases); ip {
-		o.IP = s.client(ctx)
-	}
-	return o
+// Facts implements gate.Origin. They are looked up when the gate asks for them:
+// most attempts of a flood are refused before.
+func (a *attempt) Facts() *gate.Facts {
+	a.facts = a.of.facts(a.ctx, gate.Purchases, a.activity, a.who)
+	a.facts.Shows = a.shows
+	return &a.facts
 }
+
+// facts are what the gate goes by in a request.
+func (s *Server) facts(ctx *fasthttp.RequestCtx, class gate.Class, activity string, who gate.Identity) gate.Facts {
+	h := &ctx.Request.Header
+	return gate.Facts{
+		Class: class, Activity: activity, Path: view(ctx.Path()), User: string(who.User), Phone: who.Phone, IP: s.client(ctx),
+		Claims: who.Claims, Hints: gate.HintsOf(h.UserAgent(), h.PeekBytes(acceptLanguage)),
+	}
+}
+
+var acceptLanguage = []byte("Accept-Language")
 
 // free gives a refusal by a rule back, once it has been answered.
 func free(err error) {
@@ -157,6 +163,16 @@ func (s *Server) tooOften(ctx *fasthttp.RequestCtx, err error) {
 	ctx.Response.SetBody(append(b, '}'))
 }
 
+// byRule answers a refusal by another rule than of how often, with its name.
+func (s *Server) byRule(ctx *fasthttp.RequestCtx, c code, rule string) {
+	s.counts[c].Add(1)
+	problemHead(ctx, c)
+	var room [256]byte
+	constant := problems[c].body
+	b := append(room[:0], constant[:len(constant)-1]...)
+	ctx.Response.SetBody(append(appendString(append(b, `,"rule":`...), rule), '}'))
+}
+
 // seconds rounds up, and is at least one: the fields know nothing finer.
 func seconds(d time.Duration) int64 { return max(int64((d+time.Second-1)/time.Second), 1) }
 
@@ -170,7 +186,7 @@ type logged struct {
 	since atomic.Uint64 // refusals without a line
 }
 
-func (g *logged) refusal(log *slog.Logger, ctx *fasthttp.RequestCtx, l *gate.Limited, user string) {
+func (g *logged) refusal(log *slog.Logger, ctx *fasthttp.RequestCtx, rule string, why error, user string) {
 	level := slog.LevelDebug
 	now, last := ctx.Time().Unix(), g.last.Load()
 	others := g.since.Load()
@@ -182,6 +198,6 @@ func (g *logged) refusal(log *slog.Logger, ctx *fasthttp.RequestCtx, l *gate.Lim
 	if !log.Enabled(ctx, level) {
 		return
 	}
-	log.LogAttrs(ctx, level, "refused by a rule", slog.String("rule", l.Rule), slog.String("path", string(ctx.Path())),
+	log.LogAttrs(ctx, level, "refused by a rule", slog.String("rule", rule), slog.String("code", problems[codeOf(why)].name), slog.String("path", string(ctx.Path())),
 		slog.String("user", strings.Clone(user)), slog.Uint64("others", others))
 }

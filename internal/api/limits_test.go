@@ -43,8 +43,7 @@ func limitedBench(t testing.TB, change func(*Config), rules ...gate.Rule) *bench
 		}
 	})
 	b.purchase = func(ctx context.Context, r sale.PurchaseRequest) (stock.Receipt, error) {
-		return receiptOf(stock.Held), l.Enter(ctx, time.Now(), &gate.Facts{Class: gate.Purchases, Activity: string(r.Activity),
-			User: string(r.User), Path: r.Origin.Path, Phone: r.Origin.Phone, IP: r.Origin.IP})
+		return receiptOf(stock.Held), l.Enter(ctx, time.Now(), r.Origin.(gate.Origin).Facts())
 	}
 	return b
 }
@@ -84,7 +83,7 @@ func TestRateLimitedReply(t *testing.T) {
 	if n := b.server.Metrics().Refused["rate_limited"]; n != 20 {
 		t.Errorf("%d counted", n)
 	}
-	lines := strings.Count(log.String(), `msg="refused by a rule" rule=per-user path=/v1/activities/act/purchases user=alice`)
+	lines := strings.Count(log.String(), `msg="refused by a rule" rule=per-user code=rate_limited path=/v1/activities/act/purchases user=alice`)
 	if infos := strings.Count(log.String(), "level=INFO"); lines != 20 || infos < 1 || infos > 3 {
 		t.Errorf("%d lines, %d at info:\n%s", lines, infos, log.String())
 	}
@@ -144,7 +143,7 @@ func TestForwardedFor(t *testing.T) {
 		b := limitedBench(t, func(c *Config) { c.Trusted = trusted }, hourly("net", "purchases", 100, "ip"))
 		var got netip.Addr
 		b.purchase = func(_ context.Context, r sale.PurchaseRequest) (stock.Receipt, error) {
-			got = r.Origin.IP
+			got = r.Origin.(gate.Origin).Facts().IP
 			return receiptOf(stock.Held), nil
 		}
 		r, err := http.NewRequest("POST", b.url+purchasePath, strings.NewReader(oneLamp))
@@ -184,7 +183,7 @@ func TestForwardedFor(t *testing.T) {
 func TestARateLimitedReplyAllocatesNothing(t *testing.T) {
 	l := limits(t, hourly("user", "purchases", 1, "user"), hourly("net", "purchases", 1, "ip"))
 	b := &business{purchase: func(ctx context.Context, r sale.PurchaseRequest) (stock.Receipt, error) {
-		return stock.Receipt{}, l.Enter(ctx, time.Now(), &gate.Facts{Class: gate.Purchases, User: string(r.User), IP: r.Origin.IP})
+		return stock.Receipt{}, l.Enter(ctx, time.Now(), r.Origin.(gate.Origin).Facts())
 	}}
 	at := &clock{now: noon.Time()}
 	s, _ := newServer(t, b, at, func(c *Config) { c.Rules = l })

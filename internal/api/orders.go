@@ -79,7 +79,12 @@ func (s *Server) cancel(ctx *fasthttp.RequestCtx, param string) {
 	}
 	wait, done := s.call()
 	defer done()
-	o, err := s.payments.Cancel(wait, who.User, orderID(param))
+	id := orderID(param)
+	if err := s.changeable(wait, who.User, id); err != nil {
+		s.refuseChange(ctx, who.User, err)
+		return
+	}
+	o, err := s.payments.Cancel(wait, who.User, id)
 	s.replyOrder(ctx, o, err)
 }
 

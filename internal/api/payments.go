@@ -25,7 +25,12 @@ func (s *Server) pay(ctx *fasthttp.RequestCtx, param string) {
 	}
 	wait, cancel := s.call()
 	defer cancel()
-	payURL, err := s.payments.Pay(wait, who.User, orderID(param), returnURL)
+	id := orderID(param)
+	if err := s.changeable(wait, who.User, id); err != nil {
+		s.refuseChange(ctx, who.User, err)
+		return
+	}
+	payURL, err := s.payments.Pay(wait, who.User, id, returnURL)
 	if err != nil {
 		s.refuse(ctx, err, 0)
 		return

@@ -13,19 +13,33 @@ import (
 	"sluice/internal/stock"
 )
 
-// maxClaim bounds a pass or ticket, in bytes.
-const maxClaim = 120
+// maxSlip bounds a pass, ticket or clearance, in bytes.
+const maxSlip = 120
+
+// slip reads one of them.
+func slip(field string, v *fastjson.Value, to *string) (err error) {
+	if err = once(field, *to != ""); err == nil {
+		*to, err = text(field, v, maxSlip)
+	}
+	return err
+}
 
 // attempt is the working memory of one purchase. It is pooled: on the path of
 // a refusal nothing is allocated, and the request handed to the shop consists
 // of views of the token's identity, the request's header and body.
 type attempt struct {
-	body   decoder // owns the strings of lines, pass and ticket
-	terms  decoder
-	lines  []stock.Line
-	pass   string
-	ticket string
-	reply  []byte
+	body  decoder // owns the strings of lines and of what is shown
+	terms decoder
+	lines []stock.Line
+	shows gate.Shows
+	reply []byte
+
+	// Of the request, for the gate; see Facts.
+	of       *Server
+	ctx      *fasthttp.RequestCtx
+	activity string
+	who      gate.Identity
+	facts    gate.Facts
 }
 
 // purchase serves POST /v1/activities/{id}/purchases: 202 with the receipt, the
@@ -46,7 +60,11 @@ func (s *Server) purchase(ctx *fasthttp.RequestCtx, activity string) {
 		return
 	}
 	a := s.attempts.Get().(*attempt)
-	defer s.attempts.Put(a)
+	defer func() {
+		a.ctx = nil // it is not to be kept
+		s.attempts.Put(a)
+	}()
+	a.of, a.ctx, a.activity, a.who = s, ctx, activity, who
 	if err := a.read(ctx, key); err != nil {
 		s.remember(ctx, activity, who.User, s.refuse(ctx, err, 0), err)
 		return
@@ -56,13 +74,10 @@ func (s *Server) purchase(ctx *fasthttp.RequestCtx, activity string) {
 		User:     who.User,
 		Key:      view(key),
 		Lines:    a.lines,
-		Pass:     a.pass,
-		Ticket:   a.ticket,
-		Origin:   s.origin(ctx, who),
+		Origin:   a,
 	})
 	if err != nil {
-		s.remember(ctx, activity, who.User, s.refuse(ctx, err, len(a.lines)), err)
-		free(err)
+		s.refusePurchase(ctx, a, err)
 		return
 	}
 	if receipt.Replayed && receipt.State == stock.Held && s.standing != nil {
@@ -71,6 +86,19 @@ func (s *Server) purchase(ctx *fasthttp.RequestCtx, activity string) {
 		}
 	}
 	s.accept(ctx, a, &receipt)
+}
+
+// refusePurchase answers a purchase that was not accepted, and remembers why. a is
+// of the request.
+func (s *Server) refusePurchase(ctx *fasthttp.RequestCtx, a *attempt, err error) {
+	c := queued
+	if r, ok := err.(*gate.Refused); ok && r.Err == gate.ErrQueued {
+		s.mustQueue(ctx, r.Rule, a.activity, string(a.who.User))
+	} else {
+		c = s.refuse(ctx, err, len(a.lines))
+	}
+	s.remember(ctx, a.activity, a.who.User, c, err)
+	free(err)
 }
 
 // maxRefusals bounds the users whose last refusal is remembered, 8 bytes each.
@@ -86,7 +114,12 @@ func (s *Server) remember(ctx *fasthttp.RequestCtx, activity string, user stock.
 	case rateLimited:
 		if l, ok := errors.AsType[*gate.Limited](err); ok {
 			note = gate.RuleCode + l.Slot
-			s.logged.refusal(s.log, ctx, l, string(user))
+			s.logged.refusal(s.log, ctx, l.Rule, err, string(user))
+		}
+	case notEligible, ticketRequired, challengeRequired, queued, registrationClosed, readOnly:
+		if r, ok := errors.AsType[*gate.Refused](err); ok {
+			note = gate.RuleCode + r.Slot
+			s.logged.refusal(s.log, ctx, r.Rule, err, string(user))
 		}
 	}
 	// The request's own time: it has been read already.
@@ -104,7 +137,11 @@ func (s *Server) LastRefusal(activity stock.ActivityID, user stock.UserID) (last
 	case !ok:
 		return gate.Refusal{}, false
 	case note >= gate.RuleCode:
-		return gate.Refusal{Code: problems[rateLimited].name, Rule: s.rules.RuleIn(note-gate.RuleCode, at), At: at}, true
+		rule, why := s.rules.RuleIn(note-gate.RuleCode, at)
+		if rule == "" {
+			why = gate.ErrRateLimited // as most are
+		}
+		return gate.Refusal{Code: problems[codeOf(why)].name, Rule: rule, At: at}, true
 	case int(note) >= len(problems):
 		return gate.Refusal{}, false
 	}
@@ -151,10 +188,10 @@ func (a *attempt) read(ctx *fasthttp.RequestCtx, key []byte) error {
 	return a.parse(ctx.Request.Body())
 }
 
-// parse reads {"sku","quantity"} or {"items":[{"sku","quantity"}]}, with "pass"
-// and "ticket" where asked for, and nothing else.
+// parse reads {"sku","quantity"} or {"items":[{"sku","quantity"}]}, with "pass",
+// "ticket" and "clearance" where asked for, and nothing else.
 func (a *attempt) parse(body []byte) error {
-	a.lines, a.pass, a.ticket = a.lines[:0], "", ""
+	a.lines, a.shows = a.lines[:0], gate.Shows{}
 	o, err := a.body.object(body)
 	if err != nil {
 		return err
@@ -172,13 +209,11 @@ func (a *attempt) parse(body []byte) error {
 			err = once("items", items != nil)
 			items = v
 		case "pass":
-			if err = once("pass", a.pass != ""); err == nil {
-				a.pass, err = text("pass", v, maxClaim)
-			}
+			err = slip("pass", v, &a.shows.Pass)
 		case "ticket":
-			if err = once("ticket", a.ticket != ""); err == nil {
-				a.ticket, err = text("ticket", v, maxClaim)
-			}
+			err = slip("ticket", v, &a.shows.Ticket)
+		case "clearance":
+			err = slip("clearance", v, &a.shows.Clearance)
 		default:
 			err = unknownField("", key)
 		}

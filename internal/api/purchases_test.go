@@ -60,7 +60,7 @@ func TestPurchaseBodiesThatAreRefused(t *testing.T) {
 	for _, quantity := range []string{`01`, `+1`, `.5`, `1.`, `nan`, `Infinity`, `0x1`, `1_0`, `--1`} {
 		f(`{"sku":"s1","quantity":`+quantity+`}`, "body", "not valid JSON")
 	}
-	for _, pass := range []string{`""`, `7`, `null`, `"a b"`, `"\n"`, `"` + strings.Repeat("p", maxClaim+1) + `"`} {
+	for _, pass := range []string{`""`, `7`, `null`, `"a b"`, `"\n"`, `"` + strings.Repeat("p", maxSlip+1) + `"`} {
 		f(`{"sku":"s1","quantity":1,"pass":`+pass+`}`, "pass", "must be")
 	}
 	f("{\"sku\":\"s1\",\"quantity\":1,\"pass\":\"a\x01b\"}", "body", "not valid JSON")
@@ -83,7 +83,7 @@ func TestPurchaseBodiesThatAreRefused(t *testing.T) {
 	f(strings.Repeat("[", maxBody), "body", "nests deeper")
 
 	// What was read before does not show through.
-	if err := a.parse([]byte(`{"quantity":3,"sku":"s9"}`)); err != nil || len(a.lines) != 1 || a.lines[0] != (stock.Line{SKU: "s9", Quantity: 3}) || a.pass != "" {
+	if err := a.parse([]byte(`{"quantity":3,"sku":"s9"}`)); err != nil || len(a.lines) != 1 || a.lines[0] != (stock.Line{SKU: "s9", Quantity: 3}) || a.shows.Pass != "" {
 		t.Errorf("%+v, %v", a, err)
 	}
 }
@@ -149,8 +149,8 @@ func FuzzPurchaseBody(f *testing.F) {
 		if want.Items == nil {
 			want.Items = []stock.Line{{SKU: stock.SKU(want.SKU), Quantity: want.Quantity}}
 		}
-		if !reflect.DeepEqual(a.lines, want.Items) || a.pass != want.Pass || a.ticket != want.Ticket {
-			t.Fatalf("%q: got %+v %q %q, want %+v", body, a.lines, a.pass, a.ticket, want)
+		if !reflect.DeepEqual(a.lines, want.Items) || a.shows.Pass != want.Pass || a.shows.Ticket != want.Ticket {
+			t.Fatalf("%q: got %+v %q %q, want %+v", body, a.lines, a.shows.Pass, a.shows.Ticket, want)
 		}
 	})
 }

@@ -21,8 +21,8 @@ const (
 
 var classNames = [classes]string{"free", "purchase", "read", "payment"}
 
-// endpoint is one route. Every path of this API has exactly one method; GET
-// includes HEAD.
+// endpoint is one route. Every path of this API has one method, but for the
+// queue's, which is joined by POST and looked at by GET; GET includes HEAD.
 type endpoint struct {
 	method  string
 	pattern string
@@ -36,6 +36,15 @@ type route uint8
 
 const (
 	routePurchase route = iota
+	routeTicket
+	routeChallenge
+	routeAnswer
+	routeJoin
+	routePlace
+	routeLeave
+	routePlaceEvents
+	routeDraw
+	routeEntries
 	routeTime
 	routeActivities
 	routeActivity
@@ -58,6 +67,15 @@ const (
 
 var endpoints = [routes]endpoint{
 	routePurchase:      {"POST", "/v1/activities/{id}/purchases", purchaseClass, gate.Unlimited, (*Server).purchase},
+	routeTicket:        {"POST", "/v1/activities/{id}/tickets", readClass, gate.Slips, (*Server).ticket},
+	routeChallenge:     {"POST", "/v1/activities/{id}/challenges", readClass, gate.Slips, (*Server).challenge},
+	routeAnswer:        {"POST", "/v1/activities/{id}/challenges/answers", readClass, gate.Slips, (*Server).answerChallenge},
+	routeJoin:          {"POST", "/v1/activities/{id}/queue", readClass, gate.Slips, (*Server).join},
+	routePlace:         {"GET", "/v1/activities/{id}/queue", readClass, gate.Reads, (*Server).place},
+	routeLeave:         {"POST", "/v1/activities/{id}/queue/leave", readClass, gate.Slips, (*Server).leave},
+	routePlaceEvents:   {"GET", "/v1/activities/{id}/queue/events", readClass, gate.Reads, (*Server).placeEvents},
+	routeDraw:          {"GET", "/v1/activities/{id}/queue/draw", readClass, gate.Reads, (*Server).draw},
+	routeEntries:       {"GET", "/v1/activities/{id}/queue/draw/entries", readClass, gate.Reads, (*Server).entries},
 	routeTime:          {"GET", "/v1/time", freeClass, gate.Unlimited, (*Server).time},
 	routeActivities:    {"GET", "/v1/activities", freeClass, gate.Reads, (*Server).activities},
 	routeActivity:      {"GET", "/v1/activities/{id}", freeClass, gate.Reads, (*Server).activity},
@@ -84,9 +102,12 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		s.answer(ctx, notFound)
 		return
 	}
+	if to == routePlace && string(ctx.Method()) == "POST" {
+		to = routeJoin
+	}
 	e := &endpoints[to]
 	if method := ctx.Method(); string(method) != e.method && (e.method != "GET" || string(method) != "HEAD") {
-		ctx.Response.Header.SetCanonical(allow, []byte(e.method))
+		ctx.Response.Header.SetCanonical(allow, []byte(e.allowed()))
 		s.answer(ctx, methodNotAllowed)
 		return
 	}
@@ -105,6 +126,14 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		defer bound.Leave()
 	}
 	e.serve(s, ctx, param)
+}
+
+// allowed are the methods of a route's path.
+func (e *endpoint) allowed() string {
+	if e.pattern == endpoints[routePlace].pattern {
+		return "GET, POST"
+	}
+	return e.method
 }
 
 // match finds the route of a path and its parameter. The paths are few and
@@ -133,6 +162,13 @@ func match(path string) (to route, param string, found bool) {
 	return 0, "", false
 }
 
+// actions are what can be done with an activity beside buying.
+var actions = map[string]route{
+	"tickets": routeTicket, "challenges": routeChallenge, "challenges/answers": routeAnswer,
+	"queue": routePlace, "queue/leave": routeLeave, "queue/events": routePlaceEvents,
+	"queue/draw": routeDraw, "queue/draw/entries": routeEntries,
+}
+
 func matchV1(rest string) (to route, param string, found bool) {
 	resource, rest, deeper := strings.Cut(rest, "/")
 	id, action, acts := strings.Cut(rest, "/")
@@ -142,6 +178,9 @@ func matchV1(rest string) (to route, param string, found bool) {
 		switch {
 		case action == "purchases" && id != "":
 			return routePurchase, id, true
+		case acts && id != "":
+			to, found := actions[action]
+			return to, id, found
 		case whole:
 			return routeActivity, id, true
 		}

@@ -58,8 +58,8 @@ type payments interface {
 	Callback(ctx context.Context, provider string, header func(name string) string, body []byte) error
 }
 
-// Config is what the server is made of. All but Standing, Rules, Trusted, Demo,
-// Images, Assets and Limits are required.
+// Config is what the server is made of. All but Standing, Rules, Trusted, Switches,
+// Asks, Demo, Images, Assets and Limits are required.
 type Config struct {
 	Shop     shop
 	Orders   orders
@@ -77,6 +77,12 @@ type Config struct {
 
 	Rules   *gate.Limits   // how often shoppers may read and pay; nil: as often as they like
 	Trusted []netip.Prefix // proxies whose X-Forwarded-For is believed
+
+	Switches *gate.Active // what playbooks have turned on; nil: nothing
+
+	Slips slips                          // tickets and challenges
+	Queue queue                          // the waiting rooms
+	Asks  func(activity string) []string // what a purchase has to show: queue, ticket, challenge; nil: nothing
 
 	Demo   *Demo            // hands out shoppers; nil but in a demo
 	Shell  Asset            // the page of GET / and GET /a/{id}
@@ -117,11 +123,16 @@ type Server struct {
 	standing func(ctx context.Context, id stock.ID) (state stock.State, ok bool)
 	rules    *gate.Limits
 	trusted  []netip.Prefix
+	switches *gate.Active
 	logged   logged // of refusals by rules
 	demo     *Demo
 	files    files
 	http     fasthttp.Server
+	slips    slips
+	queue    queue
+	asks     func(activity string) []string
 	streams  *streams
+	places   *placeStreams
 	bodies   activityBodies
 	attempts sync.Pool
 	refusals *gate.Refusals
@@ -154,12 +165,17 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		shop: c.Shop, orders: c.Orders, payments: c.Payments, notices: c.Notices, verifier: c.Verifier,
-		now: c.Now, log: c.Log, standing: c.Standing, rules: c.Rules, trusted: c.Trusted, demo: c.Demo, files: files,
+		now: c.Now, log: c.Log, standing: c.Standing, rules: c.Rules, trusted: c.Trusted, switches: c.Switches, demo: c.Demo, files: files,
 		streams:  newStreams(c.Orders, c.Watchers, c.Now, l.Streams),
 		attempts: sync.Pool{New: func() any { return new(attempt) }},
 		// Requests carry the machine's own time, and so does what is kept of them.
 		refusals: gate.NewRefusals(maxRefusals, time.Now()),
 	}
+	s.slips, s.queue, s.asks = c.Slips, c.Queue, c.Asks
+	if s.asks == nil {
+		s.asks = func(string) []string { return nil }
+	}
+	s.places = newPlaceStreams(s.lookAt, c.Now, l.Streams)
 	s.bounds[purchaseClass] = gate.NewInFlight(l.Purchases)
 	s.bounds[readClass] = gate.NewInFlight(l.Reads)
 	s.bounds[paymentClass] = gate.NewInFlight(l.Payments)
@@ -188,9 +204,12 @@ func New(c Config) (*Server, error) {
 // Serve answers requests on ln until Shutdown, and closes ln.
 func (s *Server) Serve(ln net.Listener) error { return s.http.Serve(ln) }
 
-// Task keeps the event streams alive and up to date.
-func (s *Server) Task() run.Task {
-	return run.Task{Name: "event streams", Step: s.streams.Step, Idle: time.Second, Wake: s.streams.wake}
+// Tasks keep the event streams alive and up to date.
+func (s *Server) Tasks() []run.Task {
+	return []run.Task{
+		{Name: "event streams", Step: s.streams.Step, Idle: time.Second, Wake: s.streams.wake},
+		{Name: "streams of places", Step: s.places.Step, Idle: placeTick},
+	}
 }
 
 // Ready is false from the beginning of Shutdown on.
@@ -206,8 +225,10 @@ func (s *Server) Drain() { s.draining.Store(true) }
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
 	s.streams.close()
+	s.places.close()
 	err := s.http.ShutdownWithContext(ctx)
 	s.streams.close() // those that began in between
+	s.places.close()
 	s.end()
 	return err
 }

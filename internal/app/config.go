@@ -43,8 +43,9 @@ type Config struct {
 	KeepLogMB int           `koanf:"keep_log_mb" help:"megabytes of log kept so that the trail of activities without a final proof can be read; past it the oldest goes, with an alarm; 0: none"`
 	Drain     time.Duration `koanf:"drain" help:"how long /readyz says no before a stopping server refuses connections; 0s without a balancer in front"`
 	OpsToken  string        `koanf:"ops_token" help:"bearer token of the ops API; better given as SLUICE_OPS_TOKEN" secret:"true"`
-	JWTKeys   []string      `koanf:"jwt_keys" help:"files of keys that sign shoppers' tokens, [id=]path: HS256 secrets as hex or Ed25519 public keys as PEM; by default a secret made in the data directory"`
+	JWTKeys   []string      `koanf:"jwt_keys" help:"keys that sign shoppers' tokens: [id=]path of a file with an HS256 secret as hex or a public key (Ed25519, P-256, RSA) as PEM, or a JSON Web Key Set, https://… or the path of a .json file, then perhaps #iss=…&aud=…; by default a secret made in the data directory"`
 	Proxies   []string      `koanf:"trusted_proxies" help:"addresses and networks (10.0.0.0/8) of the proxies in front of the shopper API, whose X-Forwarded-For says where a shopper is; by default none is believed"`
+	Gateways  int           `koanf:"gateways" help:"how many gateways there may be: by so much limits of scope fleet can be exceeded, and with Redis away each keeps that part of them"`
 	Demo      bool          `koanf:"demo" help:"load the demo catalogue, open a sale, hand out shoppers' tokens to anyone"`
 	Log       string        `koanf:"log" help:"json or text; debug, info, warn or error after a comma"`
 }
@@ -53,9 +54,12 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Role: "all", Data: "data", Listen: ":8080", Ops: "127.0.0.1:8081",
-		Stock: "wal:", Store: "sqlite:", Payment: "sandbox:", KeepLogMB: defaultKeepLogMB, Log: "text,info",
+		Stock: "wal:", Store: "sqlite:", Payment: "sandbox:", KeepLogMB: defaultKeepLogMB, Gateways: defaultGateways, Log: "text,info",
 	}
 }
+
+// defaultGateways is more than a shop of a million attempts a second has.
+const defaultGateways = 16
 
 // defaultKeepLogMB is the log of 3.6 million orders (some 290 bytes each, from
 // reservation to settlement): more than most shops sell before a sale is closed

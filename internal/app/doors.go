@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"sluice/internal/backend/redisgate"
 	"sluice/internal/backend/redisstock"
 	"sluice/internal/backend/sqlstore"
 	"sluice/internal/backend/walstock"
@@ -31,6 +32,7 @@ type doors struct {
 
 	wal   *walstock.Ledger   // the ledger, when it is this process's own; else nil
 	redis *redisstock.Ledger // the ledger, when it is a server's; else nil
+	gates *redisgate.Shared  // what gateways share, there; else nil
 
 	// Of a process that may be one of several; else nil.
 	leases lease.Leases
@@ -116,6 +118,9 @@ func (d *doors) openRedis(ctx context.Context, c Config, log *slog.Logger) (err 
 	if d.redis, err = redisstock.Open(ctx, c.Stock, o); err != nil {
 		return fmt.Errorf("stock: %w", err)
 	}
+	if d.gates, err = redisgate.Open(ctx, c.Stock, redisgate.Options{}); err != nil {
+		return fmt.Errorf("stock: %w", err)
+	}
 	d.ledger, d.board = d.redis, stock.NewBoard()
 	d.leases, d.holder = d.store, holderName()
 	if d.number, err = takeNumber(ctx, d.leases, d.holder); err != nil {
@@ -150,6 +155,9 @@ func (d *doors) close() (err error) {
 		err = d.wal.Close()
 	case d.redis != nil:
 		d.redis.Close()
+		if d.gates != nil {
+			d.gates.Close()
+		}
 	}
 	return errors.Join(err, d.store.Close())
 }

@@ -34,9 +34,9 @@ import (
 // nothing while nobody calls it.
 type engine struct {
 	*doors
+	before
 	role         role
 	log          *slog.Logger
-	rules        *gate.Rulebook // how often shoppers may ask
 	shop         *sale.Shop
 	sales        *sale.Desk // of the ops API
 	orders       *order.Desk
@@ -51,7 +51,8 @@ type engine struct {
 	snapshots    *order.Snapshots // products as orders keep them
 	sandbox      *sandbox.Server  // nil where another process has it
 	provider     *sandbox.Client
-	rows         order.Store // orders, as shoppers' desks read them
+	rows         order.Store    // orders, as shoppers' desks read them
+	verifier     *gate.Verifier // of shoppers' tokens; nil but on gateways
 	shedding     *gate.Shedding
 	dependencies []*dependency
 	books        books
@@ -74,10 +75,14 @@ func newEngine(c Config, d *doors, at Addresses, log *slog.Logger) (*engine, err
 func newEngineCalling(pay call.Options, c Config, d *doors, at Addresses, log *slog.Logger) (*engine, error) {
 	e := &engine{doors: d, role: roles[c.Role], log: log, outgoing: make(chan struct{}, 1), rows: d.store}
 	e.shedding = gate.NewShedding(time.Now)
-	// The machine's time: ours may stand still at its floor, and a limit must not.
-	e.rules = gate.NewRulebook(editions{d.store}, gate.NewLimits(time.Now()), time.Now)
 	now := d.clock.Now
+	if err := e.openDoor(c); err != nil {
+		return nil, err
+	}
 	e.openShop(c)
+	if err := e.openEntrance(c); err != nil {
+		return nil, err
+	}
 	toProvider, err := e.reach(pay)
 	if err == nil {
 		err = e.openSandbox(c, at.Pay, toProvider)
@@ -124,11 +129,11 @@ func newEngineCalling(pay call.Options, c Config, d *doors, at Addresses, log *s
 func (e *engine) openShop(c Config) {
 	d := e.doors
 	if d.wal != nil {
-		e.shop = sale.NewShop(d.ledger, d.board, admission{sale.OpenGate{}, e.rules.Limits}, d.ids, d.store, d.store, d.clock.Now)
+		e.shop = sale.NewShop(paced{d.ledger, &e.before}, d.board, admission{sale.OpenGate{}, e.rules.Door}, d.ids, d.store, d.store, d.clock.Now)
 		e.sales = sale.NewDesk(e.shop)
 		return
 	}
-	e.shop = sale.NewShop(d.ledger, d.board, admission{d.number, e.rules.Limits}, d.ids, spread{d.store, d.redis.Buckets()}, d.store, d.clock.Now)
+	e.shop = sale.NewShop(paced{d.ledger, &e.before}, d.board, admission{d.number, e.rules.Door}, d.ids, spread{d.store, d.redis.Buckets()}, d.store, d.clock.Now)
 	e.sales = sale.NewFrontDesk(e.shop)
 }
 

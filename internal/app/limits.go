@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,32 +9,25 @@ import (
 
 	"sluice/internal/backend/sqlstore"
 	"sluice/internal/gate"
-	"sluice/internal/lib/run"
 	"sluice/internal/sale"
 )
 
 // admission is what a purchase passes before the ledger: what the process itself
 // needs in order to sell, then the rules.
 type admission struct {
-	first  sale.Gate
-	limits *gate.Limits
+	first sale.Gate
+	door  *gate.Door
 }
 
 // Admit implements sale.Gate.
-func (a admission) Admit(ctx context.Context, r sale.PurchaseRequest) error {
-	if err := a.first.Admit(ctx, r); err != nil {
-		return err
+func (a admission) Admit(ctx context.Context, r sale.PurchaseRequest) (claims []string, err error) {
+	if _, err := a.first.Admit(ctx, r); err != nil {
+		return nil, err
 	}
-	return a.limits.Enter(ctx, time.Now(), &gate.Facts{
-		Class: gate.Purchases, Activity: string(r.Activity), User: string(r.User),
-		Path: r.Origin.Path, Phone: r.Origin.Phone, IP: r.Origin.IP,
-	})
-}
-
-// follow takes up rules that another process has saved. A change is in force
-// everywhere within a second; see the pace of failing, too.
-func (e *engine) follow() run.Task {
-	return steady(e.log, run.Task{Name: "rules", Step: e.rules.Step, Idle: 300 * time.Millisecond})
+	if o, ok := r.Origin.(gate.Origin); ok {
+		return a.door.Enter(ctx, time.Now(), o.Facts())
+	}
+	return a.door.Enter(ctx, time.Now(), &gate.Facts{Class: gate.Purchases, Activity: string(r.Activity), User: string(r.User)})
 }
 
 // editions are the store's rules in the gate's words.
@@ -48,7 +40,7 @@ func (s editions) RulesVersion(ctx context.Context) (int64, error) {
 
 // SaveRules saves an edition.
 func (s editions) SaveRules(ctx context.Context, e gate.Edition) error {
-	doc, err := json.Marshal(e.Rules)
+	doc, err := json.Marshal(e.RuleSet)
 	if err != nil {
 		return err
 	}
@@ -65,10 +57,8 @@ func (s editions) RuleEditions(ctx context.Context, before int64, limit int) ([]
 	found, err := s.store.GateRules(ctx, before, limit)
 	all := make([]gate.Edition, len(found))
 	for i, r := range found {
-		all[i] = gate.Edition{RuleSet: gate.RuleSet{Version: r.Version}, At: r.At, By: r.Actor, Note: r.Note}
-		d := json.NewDecoder(bytes.NewReader(r.Body))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&all[i].Rules); err != nil {
+		all[i] = gate.Edition{At: r.At, By: r.Actor, Note: r.Note}
+		if err := known(r.Body, &all[i].RuleSet); err != nil {
 			return nil, fmt.Errorf("rules of version %d: %w", r.Version, err)
 		}
 	}

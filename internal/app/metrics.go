@@ -144,7 +144,7 @@ func (c *collector) attempts(m meter) {
 // time; one that is taken out of the set is no longer told of.
 func (c *collector) ruled(m meter) {
 	m.gauge(rulesDesc, float64(c.rules.Limits.Edition().Version))
-	for _, n := range c.rules.Limits.Counts() {
+	for _, n := range c.rules.Door.Counts() {
 		m.counter(ruledDesc, float64(n.Allowed), n.Rule, "allowed")
 		m.counter(ruledDesc, float64(n.Refused), n.Rule, "refused")
 		m.counter(ruledDesc, float64(n.ShadowRefused), n.Rule, "shadow_refused")

@@ -74,9 +74,9 @@ func (k *number) Step(ctx context.Context) (worked bool, err error) {
 // Admit implements sale.Gate: without its number a process makes no order id.
 // A process that was stopped and wakes up after its lease has another's ids to
 // fear, so it is the clock that is asked here, and not what was known last.
-func (k *number) Admit(context.Context, sale.PurchaseRequest) error {
+func (k *number) Admit(context.Context, sale.PurchaseRequest) ([]string, error) {
 	if _, err := k.kept.Held(); err != nil {
-		return fmt.Errorf("%w: worker number %d: %w", stock.ErrNotReady, k.n, err)
+		return nil, fmt.Errorf("%w: worker number %d: %w", stock.ErrNotReady, k.n, err)
 	}
-	return nil
+	return nil, nil
 }

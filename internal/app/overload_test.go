@@ -99,7 +99,7 @@ func openShop(t testing.TB, pay call.Options, change func(*engine)) *running {
 	s.must(err)
 
 	g := &run.Group{Log: quiet}
-	for _, task := range append(s.engine.tasks(), gateway.Task()) {
+	for _, task := range append(s.engine.tasks(), gateway.Tasks()...) {
 		g.Task(log, task, workerDeadline)
 	}
 	g.Add("activities", func(ctx context.Context) error { return s.engine.show(ctx, c) }, nil, workerDeadline)

@@ -28,17 +28,16 @@ var roles = map[string]role{
 // tasks are all that run beside the listeners, in the order in which they start.
 func (e *engine) tasks() []run.Task {
 	if e.alone != nil {
-		return append(e.alone.tasks(), e.follow())
+		return append(append(append(e.alone.tasks(), e.follow()...), e.receive()...), e.call())
 	}
 	tasks := e.fleet.onEach()
-	if e.role.gateway || e.role.console {
-		tasks = append(tasks, e.follow())
-	}
+	tasks = append(tasks, e.follow()...)
 	if e.role.worker {
 		tasks = append(tasks, e.fleet.onWorkers()...)
 	}
 	if e.role.gateway {
 		tasks = append(tasks, e.fleet.onGateways()...)
+		tasks = append(append(tasks, e.receive()...), e.budgets())
 	}
 	if e.role.console {
 		tasks = append(tasks, e.provide())
@@ -58,6 +57,7 @@ func (e *alone) tasks() []run.Task {
 		{Name: "order keeper", Step: e.keeper.Step, Idle: 200 * time.Millisecond},
 		{Name: "proof", Step: e.proofs.Step, Idle: time.Second},
 		{Name: "old notifications", Step: e.trimNotices, Idle: time.Minute},
+		{Name: "old entries of lists", Step: e.trimLists, Idle: time.Minute},
 		{Name: "activity life", Step: e.sales.Step, Idle: 500 * time.Millisecond},
 		e.provide(),
 	}
@@ -109,10 +109,13 @@ func (f *fleet) newSingles() []*singleton {
 		// idempotent: the ledger answers the outcome that stands, and a
 		// notification has the id of its message.
 		one(run.Task{Name: "outbox relay", Step: f.relay.Step, Idle: 50 * time.Millisecond, Wake: f.outgoing}),
+		// Each change of a room is conditional on the one before.
+		one(f.call()),
 		// It reads, raises alarms, and files a proof that says the same again.
 		one(run.Task{Name: "proof", Step: f.proofs.Step, Idle: time.Second}),
 		// What the other has deleted is not there to be deleted.
 		one(run.Task{Name: "old notifications", Step: f.trimNotices, Idle: time.Minute}),
+		one(run.Task{Name: "old entries of lists", Step: f.trimLists, Idle: time.Minute}),
 	}
 }
 
@@ -142,10 +145,11 @@ func (e *engine) ready(ctx context.Context) error {
 
 // gateway is the shopper API.
 func (e *engine) gateway(c Config) (*api.Server, error) {
-	verifier, demo, err := c.identities(e.clock.Now)
+	verifier, demo, err := c.identities(e.clock.Now, e.log)
 	if err != nil {
 		return nil, err
 	}
+	e.verifier = verifier
 	front, err := storefront(c.Demo)
 	if err != nil {
 		return nil, err
@@ -155,7 +159,8 @@ func (e *engine) gateway(c Config) (*api.Server, error) {
 	if e.fleet != nil {
 		front.Standing = e.deskFor(gate.Buying).Standing
 	}
-	front.Rules, front.Trusted = e.rules.Limits, c.proxies()
+	front.Rules, front.Trusted, front.Switches = e.rules.Limits, c.proxies(), e.rules.Door.Switches
+	front.Slips, front.Queue, front.Asks = e.entrance, e.entrance, e.rules.Door.Asks
 	front.Verifier, front.Demo, front.Now, front.Log = verifier, demo, e.clock.Now, e.log
 	return api.New(front)
 }

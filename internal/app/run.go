@@ -94,8 +94,11 @@ func serve(ctx context.Context, c Config, at *listeners, front *switchboard, out
 		g.Task(log, t, workerDeadline)
 	}
 	if gateway != nil {
-		g.Task(log, gateway.Task(), workerDeadline)
+		for _, t := range append(gateway.Tasks(), e.followKeys()) {
+			g.Task(log, t, workerDeadline)
+		}
 	}
+	g.Add("rules", e.known, nil, workerDeadline)
 	g.Add("activities", func(ctx context.Context) error { return e.show(ctx, c) }, nil, workerDeadline)
 	if e.role.console {
 		pay := console.Server(e.sandbox.Handler())
@@ -143,6 +146,11 @@ func (e *engine) show(ctx context.Context, c Config) error {
 	if _, err := e.rules.Step(ctx); err != nil { // shoppers are served by the default, until its task has read them
 		e.log.Error("the rules cannot be read", "error", err)
 	}
+	if e.verifier != nil {
+		if _, err := e.verifier.Step(ctx); err != nil { // the other keys serve their shoppers
+			e.log.Error("keys of an identity provider cannot be read", "error", err)
+		}
+	}
 	if e.alone != nil {
 		e.alone.show(ctx)
 		return nil
@@ -170,7 +178,7 @@ func (e *engine) operations(c Config, gateway *api.Server) http.Handler {
 		Token: c.token(), Version: Version, Log: e.log, Now: e.clock.Now, Metrics: e.metrics(gateway), Ready: ready,
 		Sale: e.sales, Orders: e.orders, Products: e.store, OrderRows: e.store, Ledger: e.ledger,
 		Proof: e.books.check, Proofs: e.books.reports, Repair: e.books.repair, Trail: e.books.trail,
-		LastRefusal: refusal, Rules: e.rules, DeadLetters: e.store, Audit: auditLog{e.store}, Dependencies: e.outside(),
+		LastRefusal: refusal, Rules: e.rules, Lists: e.lists, Playbooks: e.playbooks, DeadLetters: e.store, Audit: auditLog{e.store}, Dependencies: e.outside(),
 	})
 }
 

@@ -1,11 +1,11 @@
 package app
 
 import (
-	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -13,6 +13,7 @@ import (
 	"sluice/examples"
 	"sluice/internal/api"
 	"sluice/internal/gate"
+	"sluice/internal/lib/run"
 	"sluice/web/shop"
 )
 
@@ -42,13 +43,20 @@ const demoTTL = 24 * time.Hour
 
 // identities reads the keys that shoppers' tokens are checked with. In a demo
 // the data directory's own secret also signs.
-func (c Config) identities(now func() time.Time) (*gate.Verifier, *api.Demo, error) {
+func (c Config) identities(now func() time.Time, log *slog.Logger) (*gate.Verifier, *api.Demo, error) {
 	own, err := gate.KeyIn(c.SecretsPath())
 	if err != nil {
 		return nil, nil, err
 	}
 	var keys []gate.VerifyingKey
+	var sources []gate.KeySource
 	for _, entry := range c.JWTKeys {
+		if source, ok, err := gate.KeysAt(entry); err != nil {
+			return nil, nil, fmt.Errorf("jwt_keys: %w", err)
+		} else if ok {
+			sources = append(sources, source)
+			continue
+		}
 		key, err := readKey(entry)
 		if err != nil {
 			return nil, nil, fmt.Errorf("jwt_keys: %w", err)
@@ -59,14 +67,19 @@ func (c Config) identities(now func() time.Time) (*gate.Verifier, *api.Demo, err
 	if c.Demo {
 		demo = &api.Demo{Key: own, TTL: demoTTL}
 	}
-	if len(keys) == 0 || c.Demo {
+	if len(keys)+len(sources) == 0 || c.Demo {
 		keys = append(keys, gate.VerifyingKey{Secret: own})
 	}
-	v, err := gate.NewVerifier(now, 0, keys...)
+	v, err := gate.NewVerifierFrom(now, 0, log, sources, keys...)
 	return v, demo, err
 }
 
-// readKey reads "[id=]path": an Ed25519 public key as PEM, or a secret as hex.
+// followKeys keeps the keys of identity providers.
+func (e *engine) followKeys() run.Task {
+	return steady(e.log, run.Task{Name: "keys of identity providers", Step: e.verifier.Step, Idle: time.Second, Wake: e.verifier.Woken()})
+}
+
+// readKey reads "[id=]path": a public key as PEM, or a secret as hex.
 func readKey(entry string) (gate.VerifyingKey, error) {
 	keyID, path, named := strings.Cut(entry, "=")
 	if !named {
@@ -81,11 +94,7 @@ func readKey(entry string) (gate.VerifyingKey, error) {
 		if err != nil {
 			return gate.VerifyingKey{}, fmt.Errorf("%s: %w", path, err)
 		}
-		public, ok := parsed.(ed25519.PublicKey)
-		if !ok {
-			return gate.VerifyingKey{}, fmt.Errorf("%s: not an Ed25519 public key", path)
-		}
-		return gate.VerifyingKey{ID: keyID, Public: public}, nil
+		return gate.VerifyingKey{ID: keyID, Public: parsed}, nil // of a kind that the gate knows, or it says so
 	}
 	secret, err := hex.DecodeString(strings.TrimSpace(string(text)))
 	if err != nil {

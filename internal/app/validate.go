@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/internal/backend/redisstock"
+	"sluice/internal/gate"
 )
 
 // faults gathers what is wrong with a configuration.
@@ -34,6 +35,9 @@ func (c Config) Validate() error {
 	if c.Drain < 0 || c.Drain > time.Minute {
 		f.add("drain: %s is not in 0s..1m", c.Drain)
 	}
+	if c.Gateways < 1 || c.Gateways > maxGateways {
+		f.add("gateways: %d is not in 1..%d", c.Gateways, maxGateways)
+	}
 	if c.KeepLogMB < 0 || c.KeepLogMB > maxKeepLogMB {
 		f.add("keep_log_mb: %d is not in 0..%d", c.KeepLogMB, maxKeepLogMB)
 	}
@@ -48,6 +52,11 @@ func (c Config) Validate() error {
 			f.add("trusted_proxies: %q is neither an address nor a network such as 10.0.0.0/8", p)
 		}
 	}
+	for _, k := range c.JWTKeys {
+		if _, _, err := gate.KeysAt(k); err != nil {
+			f.add("jwt_keys: %w", err)
+		}
+	}
 	if _, _, err := c.logStyle(); err != nil {
 		f.add("log: %w", err)
 	}
@@ -56,6 +65,8 @@ func (c Config) Validate() error {
 	}
 	return fmt.Errorf("%w:\n%w", ErrConfig, errors.Join(f...))
 }
+
+const maxGateways = 1024
 
 const maxKeepLogMB = 1 << 20 // a terabyte
 

@@ -20,6 +20,7 @@ type activityPath struct {
 }
 
 type activityInput struct {
+	Overriding
 	Body struct {
 		ID          stock.ActivityID   `json:"id" pattern:"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$" example:"double-eleven"`
 		Kind        string             `json:"kind,omitempty" enum:"flash" doc:"Default flash"`

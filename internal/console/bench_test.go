@@ -135,7 +135,8 @@ func newBench(t *testing.T, change ...func(*console.Config)) *bench {
 		LastRefusal: func(stock.ActivityID, stock.UserID) (gate.Refusal, bool) {
 			return gate.Refusal{Code: b.refused, Rule: b.byRule, At: b.clock}, b.refused != ""
 		},
-		Rules:       gate.NewRulebook(editions{b.store}, gate.NewLimits(now()), now),
+		Rules:       gate.NewRulebook(editions{b.store}, gate.NewDoor(now(), gate.NewSeal([]byte("the secret of a shop, for tests")), nil), now),
+		Lists:       gate.NewListbook(listings{b.store}, gate.NewLists(), now),
 		DeadLetters: b.store, Audit: audit{b.store},
 	}
 	for _, f := range change {

@@ -1,6 +1,6 @@
 // Package console is the operators' HTTP API: SKUs, activities and their
-// lives, stock deltas, orders, the proof, dead letters, the gate's rules and the
-// audit log,
+// lives, stock deltas, orders, the proof, dead letters, the gate's rules, lists
+// and playbooks, and the audit log,
 // described by an OpenAPI 3.1 document at /openapi.json. It runs on its own
 // listener, never on the shoppers' port.
 //
@@ -40,8 +40,8 @@ const (
 	readyLimit   = 2 * time.Second
 )
 
-// Config is everything the console serves. All fields are needed but Token
-// and Log.
+// Config is everything the console serves. All fields are needed but Token,
+// Log, Lists and Playbooks.
 type Config struct {
 	Token   string // of the operators; empty: /v1 is off
 	Version string // of the program, for the OpenAPI document
@@ -61,6 +61,8 @@ type Config struct {
 	Trail       trail
 	LastRefusal func(stock.ActivityID, stock.UserID) (gate.Refusal, bool)
 	Rules       *gate.Rulebook
+	Lists       *gate.Listbook  // nil: there are none
+	Playbooks   *gate.Playbooks // nil: there are none, and nothing is ever frozen
 	DeadLetters deadLetters
 	// Dependencies are what this process calls; none is fine.
 	Dependencies []Dependency
@@ -69,7 +71,8 @@ type Config struct {
 
 type console struct {
 	Config
-	api huma.API
+	api       huma.API
+	forbidden []string // operations that a freeze forbids
 }
 
 // New builds the handler. It starts nothing.
@@ -89,6 +92,12 @@ func New(cfg Config) http.Handler {
 	c.serveRepairs()
 	c.serveDeadLetters()
 	c.serveRules()
+	if c.Lists != nil {
+		c.serveLists()
+	}
+	if c.Playbooks != nil {
+		c.servePlaybooks()
+	}
 	c.serveDependencies()
 	c.serveAudit()
 	forgetUnused(c.api.OpenAPI())

@@ -115,6 +115,7 @@ func TestOpenAPI(t *testing.T) {
 		"POST /v1/orders/{id}/fulfil", "POST /v1/orders/{id}/refund", "POST /v1/orders/{id}/refunds/{refund}/retry", "GET /v1/dead-letters",
 		"POST /v1/dead-letters/{id}/redrive", "GET /v1/audit",
 		"GET /v1/dependencies", "POST /v1/dependencies/{name}/hold", "POST /v1/dependencies/{name}/auto",
+		"PUT /v1/lists/entries", "DELETE /v1/lists/entries", "GET /v1/lists/entries", "POST /v1/lists/standing",
 		"GET /v1/rules", "PUT /v1/rules", "GET /v1/rules/history", "POST /v1/rules/rollback", "POST /v1/rules/explain",
 	} {
 		method, path, _ := strings.Cut(route, " ")

@@ -45,11 +45,18 @@ var (
 	noSuchDeadLetter     = outcome{404, "no_such_dead_letter", "No such dead letter"}
 	noSuchDependency     = outcome{404, "no_such_dependency", "No such dependency"}
 	noSuchRules          = outcome{404, "no_such_rules", "No such version of the rules"}
+	noSuchPlaybook       = outcome{404, "no_such_playbook", "No such playbook"}
+	noSuchFreeze         = outcome{404, "no_such_freeze", "No such freeze"}
 	methodNotAllowed     = outcome{405, "method_not_allowed", "Method not allowed"}
 	activityState        = outcome{409, "activity_state", "The activity's state does not allow this"}
 	exists               = outcome{409, "exists", "This id is taken"}
 	conflict             = outcome{409, "conflict", "This id was used for something else"}
 	rulesChanged         = outcome{409, "rules_changed", "The rules have been changed since"}
+	listChanged          = outcome{409, "list_changed", "The entry has been changed since"}
+	listsFull            = outcome{409, "lists_full", "The lists have as many entries as they may"}
+	playbookChanged      = outcome{409, "playbook_changed", "The playbook has been changed since"}
+	playbookPulled       = outcome{409, "playbook_pulled", "The playbook is pulled"}
+	frozen               = outcome{409, "frozen", "The configuration is frozen"}
 	insufficient         = outcome{409, "insufficient", "Fewer units are free than would be taken"}
 	orderState           = outcome{409, "order_state", "The order's state does not allow this"}
 	logTruncated         = outcome{410, "log_truncated", "The log no longer reaches back that far"}
@@ -93,6 +100,13 @@ var causes = []struct {
 	{gate.ErrRules, invalidRequest},
 	{gate.ErrRulesChanged, rulesChanged},
 	{gate.ErrNoSuchRules, noSuchRules},
+	{gate.ErrListChanged, listChanged},
+	{gate.ErrListsFull, listsFull},
+	{gate.ErrNoSuchPlaybook, noSuchPlaybook},
+	{gate.ErrPlaybookChanged, playbookChanged},
+	{gate.ErrPlaybookPulled, playbookPulled},
+	{gate.ErrFrozen, frozen},
+	{gate.ErrNoSuchFreeze, noSuchFreeze},
 	{stock.ErrTruncated, logTruncated},
 	{stock.ErrOutcome, contradiction},
 	{proof.ErrNoDrift, noDrift},
@@ -112,6 +126,16 @@ var causes = []struct {
 	{gate.ErrOverloaded, internal},
 	{gate.ErrRateLimited, internal},
 	{gate.ErrKey, internal},
+	{gate.ErrQueued, internal},
+	{gate.ErrReadOnly, internal},
+	{gate.ErrChallengeRequired, internal},
+	{gate.ErrNotEligible, internal},
+	{gate.ErrTicketRequired, internal},
+	{gate.ErrNoTicketNeeded, internal},
+	{gate.ErrRegistrationClosed, internal},
+	{gate.ErrExpired, internal},
+	{gate.ErrForged, internal},
+	{gate.ErrSharing, internal},
 	{payment.ErrNoSuchPayment, internal},
 	{payment.ErrForged, internal},
 	{payment.ErrMalformed, internal},
@@ -141,6 +165,9 @@ type problem struct {
 	Field     string `json:"field,omitempty" doc:"With invalid_request: the field that is wrong, when it is one" example:"items[0].units"`
 	SKU       string `json:"sku,omitempty"`
 	Available *int   `json:"available,omitempty" doc:"With insufficient: how many units can be taken"`
+
+	Until instant `json:"until,omitzero" doc:"With frozen: it is over then"`
+	Why   string  `json:"why,omitempty" doc:"With frozen. The header Override-Freeze, with a reason, makes the change all the same"`
 }
 
 func (o outcome) with(detail string) *problem {
@@ -176,6 +203,9 @@ func (c *console) problemOf(action string, err error) *problem {
 	p := o.with(err.Error())
 	if bad, ok := errors.AsType[*gate.RuleError](err); ok {
 		p.Field = bad.Field
+	}
+	if f, ok := errors.AsType[*gate.Frozen](err); ok {
+		p.Until, p.Why = instant(f.To), f.Why
 	}
 	var r *stock.Refusal
 	if errors.As(err, &r) {

@@ -11,7 +11,17 @@ import (
 
 func (in *activityPath) asked() (string, any) { return string(in.ID), struct{}{} }
 
+// publication puts something new before shoppers; what moves an activity that is
+// there already is for emergencies, and no freeze forbids it.
+type publication struct {
+	Overriding
+	ID stock.ActivityID `path:"id" maxLength:"64"`
+}
+
+func (in *publication) asked() (string, any) { return string(in.ID), struct{}{} }
+
 type editInput struct {
+	Overriding
 	ID   stock.ActivityID `path:"id" maxLength:"64"`
 	Body struct {
 		Title       *string             `json:"title,omitempty" minLength:"1" maxLength:"200"`
@@ -64,7 +74,6 @@ func (c *console) serveLives() {
 		verb, summary string
 		do            func(context.Context, stock.ActivityID) (sale.Activity, error)
 	}{
-		{"open", "Publish a draft; the window opens the sale", c.Sale.Open},
 		{"pause", "Refuse new reservations for now", c.Sale.Pause},
 		{"resume", "Take reservations again", c.Sale.Resume},
 		{"drain", "End the sale; what is held may still be paid", c.Sale.Drain},
@@ -75,6 +84,10 @@ func (c *console) serveLives() {
 				return activityReply(move.do(ctx, in.ID))
 			})
 	}
+	mutate(c, route("activity.open", http.MethodPost, "/v1/activities/{id}/open", "Publish a draft; the window opens the sale", http.StatusOK),
+		func(ctx context.Context, in *publication) (*reply[activityBody], error) {
+			return activityReply(c.Sale.Open(ctx, in.ID))
+		})
 	mutate(c, route("activity.edit", http.MethodPatch, "/v1/activities/{id}", "Change terms; orders taken before keep theirs", http.StatusOK),
 		func(ctx context.Context, in *editInput) (*reply[activityBody], error) {
 			return activityReply(c.Sale.Edit(ctx, in.ID, in.edit()))

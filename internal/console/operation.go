@@ -9,6 +9,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"sluice/internal/gate"
 	"sluice/internal/stock"
 )
 
@@ -64,12 +65,23 @@ type change[I any] interface {
 }
 
 // mutate registers a call that changes something. The audit entry is saved
-// first: what cannot be recorded is not done.
+// first: what cannot be recorded is not done. A call whose input has Overriding
+// in it is refused while the configuration is frozen, unless it says why not.
 func mutate[I, O any, P change[I]](c *console, op huma.Operation, f func(context.Context, *I) (*O, error)) {
+	if _, is := any(P(new(I))).(freezable); is {
+		c.forbidden = append(c.forbidden, op.OperationID)
+	}
 	read(c, op, func(ctx context.Context, in *I) (*O, error) {
 		subject, detail := P(in).asked()
+		freeze, detail, err := c.frozen(ctx, in, detail)
+		if err != nil {
+			return nil, err
+		}
 		if err := c.record(ctx, op.OperationID, subject, detail); err != nil {
 			return nil, err
+		}
+		if freeze != nil {
+			return nil, &gate.Frozen{Freeze: *freeze}
 		}
 		return f(ctx, in)
 	})

@@ -12,10 +12,10 @@ import (
 )
 
 type rulesInput struct {
+	Overriding
 	Body struct {
-		Version int64       `json:"version" minimum:"0" doc:"That these were made from: if the rules have changed since, the answer is 409"`
-		Note    string      `json:"note,omitempty" maxLength:"200" doc:"Why, for the history"`
-		Rules   []gate.Rule `json:"rules" maxItems:"64" nullable:"false"`
+		gate.RuleSet
+		Note string `json:"note,omitempty" maxLength:"200" doc:"Why, for the history"`
 	}
 }
 
@@ -24,6 +24,7 @@ func (in *rulesInput) asked() (string, any) {
 }
 
 type rollbackInput struct {
+	Overriding
 	Body struct {
 		Version int64  `json:"version" minimum:"0" doc:"Whose rules are to be in force again, as a new version; 0: the default"`
 		Note    string `json:"note,omitempty" maxLength:"200"`
@@ -36,7 +37,7 @@ func (in *rollbackInput) asked() (string, any) {
 
 type explainInput struct {
 	Body struct {
-		Class    string           `json:"class" enum:"purchases,reads,payments"`
+		Class    string           `json:"class" enum:"purchases,reads,payments,gate"`
 		Path     string           `json:"path,omitempty" maxLength:"400"`
 		Activity stock.ActivityID `json:"activity,omitempty" maxLength:"64"`
 		User     stock.UserID     `json:"user,omitempty" maxLength:"64"`
@@ -47,15 +48,15 @@ type explainInput struct {
 
 // editionBody is a version of the rules.
 type editionBody struct {
-	Version int64       `json:"version"`
-	At      instant     `json:"at,omitzero"`
-	By      string      `json:"by,omitempty"`
-	Note    string      `json:"note,omitempty"`
-	Rules   []gate.Rule `json:"rules" nullable:"false"`
+	gate.RuleSet
+	At   instant `json:"at,omitzero"`
+	By   string  `json:"by,omitempty"`
+	Note string  `json:"note,omitempty"`
 }
 
 func editionOf(e gate.Edition) editionBody {
-	return editionBody{e.Version, instant(e.At), e.By, e.Note, orEmpty(e.Rules)}
+	e.Rules = orEmpty(e.Rules)
+	return editionBody{e.RuleSet, instant(e.At), e.By, e.Note}
 }
 
 // rulesBody is what is in force here, and what it has decided here.
@@ -65,7 +66,7 @@ type rulesBody struct {
 }
 
 func (c *console) rulesNow() rulesBody {
-	return rulesBody{editionOf(c.Rules.Limits.Edition()), c.Rules.Limits.Counts()}
+	return rulesBody{editionOf(c.Rules.Limits.Edition()), c.Rules.Door.Counts()}
 }
 
 type historyQuery struct {
@@ -84,7 +85,7 @@ func (c *console) serveRules() {
 	mutate(c, about(route("rules.put", http.MethodPut, "/v1/rules", "Replace the rules", http.StatusOK),
 		"In force here at once, and on every gateway within a second. What was used of a rule that keeps its id and key stays used."),
 		func(ctx context.Context, in *rulesInput) (*reply[rulesBody], error) {
-			if _, err := c.Rules.Save(ctx, in.Body.Version, in.Body.Rules, actor, in.Body.Note); err != nil {
+			if _, err := c.Rules.Save(ctx, in.Body.Version, in.Body.RuleSet, actor, in.Body.Note); err != nil {
 				return nil, err
 			}
 			return body(c.rulesNow(), nil)

@@ -74,7 +74,7 @@ func TestRuleFaultsNameTheField(t *testing.T) {
 	f([2]string{`"on"`, `"maybe"`}, "rules[0].mode", "shadow")
 	f([2]string{`"percent":100,`, ``}, "rules[0].percent", "")
 	f([2]string{`"percent":100,`, `"percent":101,`}, "rules[0].percent", "100")
-	f([2]string{`"mode"`, `"scope":"fleet","mode"`}, "rules[0].scope", "not there yet")
+	f([2]string{`"mode"`, `"scope":"fleet","mode"`}, "rules[0].scope", "few keys")
 	f([2]string{`"mode"`, `"colour":"red","mode"`}, "rules[0].colour", "")
 	b.equal(b.want(200, "", "GET", "/v1/rules", ""), "version", 0)
 }

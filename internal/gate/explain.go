@@ -9,11 +9,16 @@ import (
 // Explanation is what the rules would say to a request now, each by itself.
 type Explanation struct {
 	Version    int64     `json:"version"`
+	Percent    int       `json:"limit_percent" doc:"Of every rate, as playbooks leave it"`
 	Allowed    bool      `json:"allowed"`
 	Refuses    string    `json:"refuses,omitempty" doc:"The rule that a refusal would name"`
 	RetryAfter int64     `json:"retry_after_ms,omitempty"`
 	Delay      int64     `json:"delay_ms,omitempty" doc:"How long it would have to wait for its turn"`
 	Rules      []Finding `json:"rules" nullable:"false"`
+
+	Conditions []ConditionFinding `json:"conditions,omitempty"`
+	Challenges []Finding          `json:"challenges,omitempty" doc:"Not allowed: it would ask for a clearance"`
+	Asks       []string           `json:"asks,omitempty" doc:"What a purchase has to show, for everybody: queue (a pass), ticket, challenge (a clearance)"`
 }
 
 // Finding is what one rule says.
@@ -26,12 +31,14 @@ type Finding struct {
 	Remaining  int64  `json:"remaining" doc:"Requests that could come now, after this one"`
 	RetryAfter int64  `json:"retry_after_ms,omitempty"`
 	Delay      int64  `json:"delay_ms,omitempty"`
+	Rate       string `json:"rate,omitempty" doc:"In force, unless the rule is off" example:"token 1 per 1s, burst 5"`
+	From       string `json:"from,omitempty" enum:"budget,part" doc:"Of a rate that gateways share: whether this process goes by what it holds of it, or keeps its part by itself"`
 }
 
 // Explain answers what Admit would, and why, and charges nobody.
 func (l *Limits) Explain(now time.Time, f *Facts) Explanation {
 	set := l.now.Load()
-	x := Explanation{Version: set.edition.Version, Rules: make([]Finding, len(set.all))}
+	x := Explanation{Version: set.edition.Version, Percent: set.scale.percent, Rules: make([]Finding, len(set.all))}
 	k := keys{facts: f, hash: l.hash}
 	have := f.known()
 	var asks []limit.Ask
@@ -39,6 +46,9 @@ func (l *Limits) Explain(now time.Time, f *Facts) Explanation {
 	for i, r := range set.all {
 		at := &x.Rules[i]
 		*at = Finding{Rule: r.ID, Mode: r.Mode, Allowed: true}
+		if r.limiter != nil {
+			at.Rate = r.rate.String()
+		}
 		why := switchedOff
 		switch {
 		case r.class != f.Class:
@@ -50,7 +60,14 @@ func (l *Limits) Explain(now time.Time, f *Facts) Explanation {
 			continue
 		}
 		at.Concerned = true
-		asks = append(asks, limit.Ask{Limiter: r.limiter, Key: k.key(r.parts), N: 1, Shadow: r.Mode == Shadow})
+		ask := limit.Ask{Limiter: r.limiter, Key: k.key(r.parts), N: 1, Shadow: r.Mode == Shadow}
+		if r.shared != nil {
+			at.From = "part"
+			if a := r.shared.find(ask.Key, now.UnixNano()); a != nil {
+				at.From, ask.Limiter, ask.Budget = "budget", nil, a.budget
+			}
+		}
+		asks = append(asks, ask)
 		of = append(of, at)
 	}
 	v := limit.PeekAll(asks, now.UnixNano())

@@ -18,7 +18,16 @@ type Facts struct {
 	User     string
 	Phone    string     // as the token claims it
 	IP       netip.Addr // of the shopper, or of the last proxy that is not ours
+	Claims   *Claims    // what else the token says; nil: nothing
+	Hints    uint8      // of the program that asks, by HintsOf
+	Shows    Shows
 }
+
+// Shows are the slips that a request shows, "" for each that it does not.
+type Shows struct{ Pass, Ticket, Clearance string }
+
+// Origin is where facts come from. They are good until the next call.
+type Origin interface{ Facts() *Facts }
 
 // part is one thing that keys are made of; a set of them is their sum.
 type part uint8

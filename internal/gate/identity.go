@@ -1,9 +1,10 @@
 package gate
 
 import (
-	"crypto/ed25519"
-	"fmt"
 	"hash/maphash"
+	"log/slog"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,44 +18,41 @@ type Identity struct {
 	User    stock.UserID
 	Phone   string // the claim phone_number, "" if there is none that can be used
 	Expires time.Time
-}
-
-// VerifyingKey is one accepted key: either an HS256 Secret of at least 32
-// bytes or an Ed25519 Public key. A token that names a key id is tried against
-// the keys of that ID and those without one; other tokens against every key.
-type VerifyingKey struct {
-	ID     string
-	Secret []byte
-	Public ed25519.PublicKey
+	Claims  *Claims // nil if the token has none of them; shared, and never changed
 }
 
 // Bounds of what is accepted.
 const (
-	MaxKeys  = 4    // keys accepted side by side, for rotation
 	MaxToken = 2048 // bytes of a token
 	maxUser  = stock.MaxID
 	maxPhone = 32
 )
 
-// DefaultRemembered is how many verified tokens are remembered: about 45 MB
+// DefaultRemembered is how many verified tokens are remembered: about 47 MB
 // when full of tokens of the usual 160 bytes.
 const DefaultRemembered = 1 << 17
 
 // ways of a set: a token has this many places it may be remembered in.
 const ways = 4
 
-// Verifier turns bearer tokens (JWT, HS256 or EdDSA) into identities. It
-// remembers the tokens it has verified in a bounded, set-associative table of
+// Verifier turns bearer tokens (JWT; HS256, EdDSA, ES256 or RS256) into
+// identities. It remembers the tokens it has verified in a bounded, set-associative table of
 // atomic pointers, so that a token seen before costs one hash and a
 // comparison: no lock, no allocation. It is safe for concurrent use.
 type Verifier struct {
 	now    func() time.Time
 	parser *jwt.Parser
-	keys   []VerifyingKey
+	keys   atomic.Pointer[[]*trusted] // all in use; the slice is not changed
 	seed   maphash.Seed
 	mask   uint64
 	sets   []set
 	turn   atomic.Uint32
+
+	log     *slog.Logger
+	fixed   []*trusted
+	sources []*source
+	reading sync.Mutex // one Step at a time
+	woken   chan struct{}
 }
 
 // set is one cache line. The tags tell which place may hold a token without
@@ -65,25 +63,23 @@ type set struct {
 	places [ways]atomic.Pointer[verified]
 }
 
-// verified is a token whose signature was good. Its expiry is judged at each
-// use. Token, user and phone share one allocation, side by side.
+// verified is a token whose signature was good. Its expiry, and whether its key
+// still is, are judged at each use. Token, user and phone share one allocation,
+// side by side.
 type verified struct {
 	identity Identity
 	token    string
+	by       *trusted
 }
 
 // NewVerifier accepts tokens signed with any of 1..MaxKeys keys, and remembers
 // at least `remember` of them (0 means DefaultRemembered).
 func NewVerifier(now func() time.Time, remember int, keys ...VerifyingKey) (*Verifier, error) {
-	if len(keys) < 1 || len(keys) > MaxKeys {
-		return nil, fmt.Errorf("%w: %d keys given, 1..%d can be accepted", ErrKey, len(keys), MaxKeys)
-	}
-	for i, k := range keys {
-		hmac, public := len(k.Secret) >= minSecret, len(k.Public) == ed25519.PublicKeySize
-		if hmac == public || (hmac && k.Public != nil) || (public && k.Secret != nil) {
-			return nil, fmt.Errorf("%w: key %d must be either a secret of at least %d bytes or an Ed25519 public key", ErrKey, i+1, minSecret)
-		}
-	}
+	return NewVerifierFrom(now, remember, nil, nil, keys...)
+}
+
+// newTable has no keys yet.
+func newTable(now func() time.Time, remember int) *Verifier {
 	if remember <= 0 {
 		remember = DefaultRemembered
 	}
@@ -94,15 +90,14 @@ func NewVerifier(now func() time.Time, remember int, keys ...VerifyingKey) (*Ver
 	return &Verifier{
 		now: now,
 		parser: jwt.NewParser(
-			jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg(), jwt.SigningMethodEdDSA.Alg()}),
+			jwt.WithValidMethods([]string{"HS256", "EdDSA", "ES256", "RS256"}),
 			jwt.WithExpirationRequired(),
 			jwt.WithStrictDecoding(),
 			jwt.WithTimeFunc(now)),
-		keys: keys,
 		seed: maphash.MakeSeed(),
 		mask: uint64(sets - 1),
 		sets: make([]set, sets),
-	}, nil
+	}
 }
 
 // Verify answers the identity of a token, or ErrUnauthenticated, the same for
@@ -119,6 +114,9 @@ func (v *Verifier) Verify(token []byte) (Identity, error) {
 		}
 		// The whole token is compared: a hash alone must never let anyone in.
 		if seen := at.places[i].Load(); seen != nil && seen.token == string(token) {
+			if seen.by.withdrawn.Load() {
+				continue // another key may have signed it as well
+			}
 			if !v.now().Before(seen.identity.Expires) {
 				return Identity{}, ErrUnauthenticated
 			}
@@ -132,13 +130,31 @@ func (v *Verifier) Verify(token []byte) (Identity, error) {
 // token: nothing but a rule by phone asks for it.
 type claims struct {
 	jwt.RegisteredClaims
+	told
 	Phone any `json:"phone_number"` // OpenID Connect Core §5.1
 }
 
 // verify checks a token that is not remembered.
 func (v *Verifier) verify(hash uint64, token string) (Identity, error) {
 	var claims claims
-	if _, err := v.parser.ParseWithClaims(token, &claims, v.candidates); err != nil || !validUser(claims.Subject) {
+	var tried []*trusted
+	known := true
+	parsed, err := v.parser.ParseWithClaims(token, &claims, func(t *jwt.Token) (_ any, err error) {
+		tried, known, err = v.candidates(t)
+		set := jwt.VerificationKeySet{Keys: make([]jwt.VerificationKey, len(tried))}
+		for i, k := range tried {
+			set.Keys[i] = k.material()
+		}
+		return set, err
+	})
+	if !known && err != nil {
+		v.miss()
+	}
+	if err != nil || !validUser(claims.Subject) {
+		return Identity{}, ErrUnauthenticated
+	}
+	by := signer(parsed, tried)
+	if !by.speaksFor(&claims.RegisteredClaims) {
 		return Identity{}, ErrUnauthenticated
 	}
 	phone, _ := claims.Phone.(string)
@@ -147,41 +163,48 @@ func (v *Verifier) verify(hash uint64, token string) (Identity, error) {
 	}
 	user, end := len(token), len(token)+len(claims.Subject)
 	text := token + claims.Subject + phone
-	seen := &verified{Identity{stock.UserID(text[user:end]), text[end:], claims.ExpiresAt.Time}, text[:user]}
+	seen := &verified{Identity{stock.UserID(text[user:end]), text[end:], claims.ExpiresAt.Time, claims.claims()}, text[:user], by}
 	v.remember(hash, seen)
 	return seen.identity, nil
 }
 
-// candidates are the keys that may have signed t: those made for its method
-// only, so that a public key is never taken for an HMAC secret.
-func (v *Verifier) candidates(t *jwt.Token) (any, error) {
+// candidates are the keys that may have signed t, those made for its method only,
+// and whether the one it names is known, if it names one.
+func (v *Verifier) candidates(t *jwt.Token) (keys []*trusted, known bool, err error) {
 	if _, critical := t.Header["crit"]; critical {
-		return nil, ErrUnauthenticated // extensions that must be understood, and are not
+		return nil, true, ErrUnauthenticated // extensions that must be understood, and are not
 	}
 	kid, named := t.Header["kid"]
-	var set jwt.VerificationKeySet
-	for _, k := range v.keys {
-		if named && k.ID != "" && k.ID != kid {
-			continue
+	known = !named
+	for _, k := range *v.keys.Load() {
+		if k.mayHaveSigned(t.Method, kid, named) {
+			keys = append(keys, k)
 		}
-		switch {
-		case t.Method == jwt.SigningMethodHS256 && k.Secret != nil:
-			set.Keys = append(set.Keys, k.Secret)
-		case t.Method == jwt.SigningMethodEdDSA && k.Public != nil:
-			set.Keys = append(set.Keys, k.Public)
-		}
+		known = known || k.ID == kid
 	}
-	return set, nil
+	return keys, known, nil
 }
 
-// remember puts a token into its set, in place of an empty or expired entry or
-// else of one taken in turn.
+// signer answers which of the keys, of which one has, signed t.
+func signer(t *jwt.Token, keys []*trusted) *trusted {
+	text := t.Raw[:strings.LastIndexByte(t.Raw, '.')]
+	last := len(keys) - 1
+	for _, k := range keys[:last] {
+		if t.Method.Verify(text, t.Signature, k.material()) == nil {
+			return k
+		}
+	}
+	return keys[last]
+}
+
+// remember puts a token into its set, in place of an entry that is empty or holds
+// no longer, or else of one taken in turn.
 func (v *Verifier) remember(hash uint64, seen *verified) {
 	at := &v.sets[hash&v.mask]
 	now := v.now()
 	victim := int(v.turn.Add(1) % ways)
 	for i := range at.places {
-		if old := at.places[i].Load(); old == nil || !now.Before(old.identity.Expires) {
+		if old := at.places[i].Load(); old == nil || !now.Before(old.identity.Expires) || old.by.withdrawn.Load() {
 			victim = i
 			break
 		}

@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/golang-jwt/jwt/v5"
 )
 
 // minSecret is the shortest HS256 secret accepted, in bytes (RFC 7518 §3.2).
@@ -72,18 +70,7 @@ func readKey(path string) ([]byte, error) {
 // Mint signs an HS256 token for a user (1..64 printable ASCII bytes, no space)
 // that is valid from now for ttl, in whole seconds.
 func Mint(key []byte, user string, now time.Time, ttl time.Duration) (string, error) {
-	if !validUser(user) {
-		return "", fmt.Errorf("%w: user %q must be 1..%d printable ASCII characters without spaces", ErrUnauthenticated, user, maxUser)
-	}
-	if len(key) < minSecret {
-		return "", fmt.Errorf("%w: shorter than %d bytes", ErrKey, minSecret)
-	}
-	token := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.RegisteredClaims{
-		Subject:   user,
-		IssuedAt:  jwt.NewNumericDate(now),
-		ExpiresAt: jwt.NewNumericDate(now.Add(ttl)),
-	})
-	return token.SignedString(key)
+	return MintWith(key, user, Claims{}, now, ttl)
 }
 
 // publish makes content appear at path whole or not at all, durably, and

@@ -18,7 +18,8 @@ import (
 type Limits struct {
 	hash    limit.Hash
 	now     atomic.Pointer[readySet]
-	editing sync.Mutex // one Apply at a time, and what is below
+	sharing *sharing   // nil: this process is the fleet
+	editing sync.Mutex // one edit at a time, and what is below
 	slots   slots
 	spare   sync.Pool // of *Limited
 	waiting atomic.Int64
@@ -27,6 +28,7 @@ type Limits struct {
 // readySet is a set made ready for use. Immutable.
 type readySet struct {
 	edition Edition
+	scale   scale
 	all     []*ready
 	of      [classes][]*ready // those that can decide anything
 	needs   [classes]part
@@ -37,8 +39,10 @@ type ready struct {
 	Rule
 	class   Class
 	parts   part
-	rate    limit.Rate
+	rate    limit.Rate     // in force
+	own     limit.Rate     // of the limiter: the rate, or this process's part of it
 	limiter *limit.Limiter // nil while it is off
+	shared  *shared        // nil unless the fleet keeps it together
 	counts  *tally
 	slot    uint8
 }
@@ -68,26 +72,29 @@ func (l *Limits) Apply(e Edition, now time.Time) error {
 	}
 	l.editing.Lock()
 	defer l.editing.Unlock()
+	all := scale{percent: 100}
+	if old := l.now.Load(); old != nil {
+		all = old.scale
+	}
+	return l.put(e, all, now)
+}
+
+// put puts a valid edition into force. Editing is locked.
+func (l *Limits) put(e Edition, to scale, now time.Time) error {
 	had := map[string]*ready{}
 	if old := l.now.Load(); old != nil {
 		for _, r := range old.all {
 			had[r.ID] = r
 		}
 	}
-	inUse := map[string]bool{}
-	for id := range had {
-		inUse[id] = true
-	}
+	inUse := l.slotsInUse(e.slotNames())
+	next := &readySet{edition: e, scale: to}
 	for _, rule := range e.Rules {
-		inUse[rule.ID] = true
-	}
-	next := &readySet{edition: e}
-	for _, rule := range e.Rules {
-		r, err := l.prepare(rule, had[rule.ID], now)
+		r, err := l.prepare(rule, had[rule.ID], next, now)
 		if err != nil {
 			return err
 		}
-		r.slot = l.slots.take(rule.ID, func(id string) bool { return inUse[id] }, now)
+		r.slot = l.slots.take(rule.ID, func(name string) bool { return inUse[name] }, now)
 		next.all = append(next.all, r)
 		if r.limiter != nil && r.Percent > 0 {
 			next.of[r.class] = append(next.of[r.class], r)
@@ -95,12 +102,22 @@ func (l *Limits) Apply(e Edition, now time.Time) error {
 		}
 	}
 	l.now.Store(next)
+	for _, r := range next.all {
+		if old := had[r.ID]; old != nil && old.shared == r.shared {
+			delete(had, r.ID)
+		}
+	}
+	for _, old := range had {
+		if old.shared != nil {
+			l.give(old.shared)
+		}
+	}
 	return nil
 }
 
 // prepare makes a valid rule ready, with what there is of it.
-func (l *Limits) prepare(rule Rule, old *ready, now time.Time) (*ready, error) {
-	r := &ready{Rule: rule, parts: partsOf(rule.Key), rate: rule.rate(), counts: &tally{}}
+func (l *Limits) prepare(rule Rule, old *ready, in *readySet, now time.Time) (*ready, error) {
+	r := &ready{Rule: rule, parts: partsOf(rule.Key), rate: scaled(rule.rate(), in.scale.percent), counts: &tally{}}
 	r.class, _ = ClassOf(rule.Class)
 	if old != nil {
 		r.counts = old.counts
@@ -108,14 +125,28 @@ func (l *Limits) prepare(rule Rule, old *ready, now time.Time) (*ready, error) {
 	if rule.Mode == Off {
 		return r, nil
 	}
+	same := old != nil && old.limiter != nil && old.parts == r.parts
+	r.own = r.rate
 	var err error
-	if old != nil && old.limiter != nil && old.parts == r.parts {
-		r.limiter = old.limiter
-		if old.rate != r.rate {
-			err = r.limiter.Edit(r.rate, now.UnixNano())
+	if l.sharing != nil && rule.Scope == Fleet {
+		r.own = l.sharing.part(r.rate)
+		if same && old.shared != nil {
+			r.shared = old.shared
+		} else {
+			r.shared = newShared(l.sharing, rule.ID, r.parts)
 		}
-	} else {
-		r.limiter, err = limit.New(r.rate, rule.places())
+		// The sum rises with each edit of the rules and each change of the scale.
+		err = r.shared.edit(r.rate, in.edition.Version+in.scale.version)
+	}
+	switch {
+	case err != nil:
+	case !same:
+		r.limiter, err = limit.New(r.own, rule.places())
+	default:
+		r.limiter = old.limiter
+		if old.own != r.own {
+			err = r.limiter.Edit(r.own, now.UnixNano())
+		}
 	}
 	if err != nil {
 		return nil, &RuleError{rule.ID, err.Error()}
@@ -161,17 +192,21 @@ func (l *Limits) Admit(now time.Time, f *Facts) Verdict {
 	}
 	var asks [limit.MaxGroup]limit.Ask
 	var asked [limit.MaxGroup]*ready
-	n := 0
+	n, nanos := 0, now.UnixNano()
 	k := keys{facts: f, hash: l.hash}
 	have := f.known()
 	for _, r := range rules {
 		if r.concerns(f, have) == concerned {
-			asks[n] = limit.Ask{Limiter: r.limiter, Key: k.key(r.parts), N: 1, Shadow: r.Mode == Shadow}
+			a := &asks[n]
+			a.Limiter, a.Key, a.N, a.Shadow = r.limiter, k.key(r.parts), 1, r.Mode == Shadow
+			if r.shared != nil {
+				r.shared.ask(a, &k, nanos)
+			}
 			asked[n] = r
 			n++
 		}
 	}
-	v := limit.All(asks[:n], now.UnixNano())
+	v := limit.All(asks[:n], nanos)
 	worst := -1
 	for i := range n {
 		a, count := &asks[i], asked[i].counts
@@ -179,6 +214,9 @@ func (l *Limits) Admit(now time.Time, f *Facts) Verdict {
 		case a.Decision.Allowed:
 			if v.Allowed {
 				count.allowed.Add(1)
+				if a.Budget != nil && a.Decision.Remaining <= asked[i].shared.low.Load() {
+					asked[i].shared.of.wake()
+				}
 			}
 		case a.Shadow:
 			count.shadow.Add(1)
@@ -264,6 +302,15 @@ type RuleCount struct {
 	Refused       uint64 `json:"refused"`
 	ShadowRefused uint64 `json:"shadow_refused" doc:"That it would have refused if it were on"`
 	Forgotten     uint64 `json:"forgotten" doc:"Keys that may have got too much, for want of places"`
+	Rate          string `json:"rate,omitempty" doc:"In force, unless the rule is off: the rule's, at the percentage that playbooks leave of it" example:"token 1 per 1s, burst 5"`
+	Shared        *Held  `json:"shared,omitempty" doc:"Of a rule of scope fleet, where there is a fleet"`
+}
+
+// Held is what a process has to do with a rate that it shares.
+type Held struct {
+	Budgets   int   `json:"budgets" doc:"Keys that this process draws for"`
+	Overshoot int64 `json:"overshoot" doc:"By how many requests at most all processes together can pass the rate, over any time in which the pools answer"`
+	Away      bool  `json:"away" doc:"The pools do not answer: this process keeps its part of the rate by itself"`
 }
 
 // Counts are those of the rules in force, in their order.
@@ -273,7 +320,10 @@ func (l *Limits) Counts() []RuleCount {
 	for i, r := range set.all {
 		counts[i] = RuleCount{Rule: r.ID, Allowed: r.counts.allowed.Load(), Refused: r.counts.refused.Load(), ShadowRefused: r.counts.shadow.Load()}
 		if r.limiter != nil {
-			counts[i].Forgotten = r.limiter.Forgotten()
+			counts[i].Forgotten, counts[i].Rate = r.limiter.Forgotten(), r.rate.String()
+		}
+		if s := r.shared; s != nil {
+			counts[i].Shared = &Held{len(s.now.Load().all), s.overshoot(), s.of.away(s.of.Now().UnixNano())}
 		}
 	}
 	return counts
@@ -282,10 +332,34 @@ func (l *Limits) Counts() []RuleCount {
 // Edition is the set in force. It must not be changed.
 func (l *Limits) Edition() Edition { return l.now.Load().edition }
 
-// RuleIn answers the rule that a slot stood for at a time, or "" when it has
-// been given to another since.
-func (l *Limits) RuleIn(slot uint8, at time.Time) string {
+// slotsInUse are the names that keep their slots: those of the edition in force,
+// of the next one, and those that are always there.
+func (l *Limits) slotsInUse(next []string) map[string]bool {
+	inUse := map[string]bool{}
+	for _, name := range append(next, always...) {
+		inUse[name] = true
+	}
+	if now := l.now.Load(); now != nil {
+		for _, name := range now.edition.slotNames() {
+			inUse[name] = true
+		}
+	}
+	return inUse
+}
+
+// slotOf answers the slot of a name of the edition in force, or one that is
+// always there.
+func (l *Limits) slotOf(name string, now time.Time) uint8 {
 	l.editing.Lock()
 	defer l.editing.Unlock()
-	return l.slots.name(slot, at)
+	inUse := l.slotsInUse(nil)
+	return l.slots.take(name, func(name string) bool { return inUse[name] }, now)
+}
+
+// RuleIn answers the rule that a slot stood for at a time, and why it refuses;
+// "" when the slot has been given to another since.
+func (l *Limits) RuleIn(slot uint8, at time.Time) (rule string, why error) {
+	l.editing.Lock()
+	defer l.editing.Unlock()
+	return meant(l.slots.name(slot, at))
 }

@@ -34,8 +34,21 @@ func leaky(queue int64) func(*Rule) {
 	return func(r *Rule) { r.Rate = Rate{Algorithm: "leaky", Limit: 1, Per: "1s", Burst: queue} }
 }
 
+// together is kept by the fleet together.
+func together(limit, burst int64) func(*Rule) {
+	return func(r *Rule) {
+		r.Scope, r.Key, r.Rate = Fleet, []string{}, Rate{Algorithm: "token", Limit: limit, Per: "1s", Burst: burst}
+	}
+}
+
 func edition(version int64, rules ...Rule) Edition {
 	return Edition{RuleSet: RuleSet{Version: version, Rules: rules}}
+}
+
+// ruleIn is the name alone.
+func ruleIn(l *Limits, slot uint8, at time.Time) string {
+	rule, _ := l.RuleIn(slot, at)
+	return rule
 }
 
 func limitsOf(t testing.TB, rules ...Rule) *Limits {
@@ -89,7 +102,13 @@ func TestRuleFaults(t *testing.T) {
 	f("rules[0].mode", edit(in("")))
 	f("rules[0].percent", edit(of(-1)))
 	f("rules[0].percent", edit(of(101)))
-	f("rules[0].scope", edit(func(r *Rule) { r.Scope = "fleet" }))
+	f("", edit(func(r *Rule) { together(100, 0)(r); r.Key = []string{"activity", "path"} }))
+	f("", edit(together(1, 100)))
+	f("rules[0].scope", edit(together(99, 0)))
+	f("rules[0].scope", edit(together(1000, 99)))
+	f("rules[0].scope", edit(func(r *Rule) { together(100, 0)(r); r.Key = []string{"user"} }))
+	f("rules[0].scope", edit(func(r *Rule) { together(100, 0)(r); r.Key = []string{"activity", "ip"} }))
+	f("rules[0].scope", edit(func(r *Rule) { together(100, 0)(r); r.Rate.Algorithm = "fixed" }))
 	f("rules[0].scope", edit(func(r *Rule) { r.Scope = "moon" }))
 	f("rules[0].key", edit(by("user", "user")))
 	f("rules[0].key", edit(by("name")))
@@ -334,7 +353,7 @@ func TestShadowRefusesNobody(t *testing.T) {
 		}
 	}
 	n := l.Counts()
-	if n[0] != (RuleCount{Rule: "tried", Allowed: 3, ShadowRefused: 7}) || n[1] != (RuleCount{Rule: "none"}) || n[2] != (RuleCount{Rule: "nobody"}) {
+	if n[0] != (RuleCount{Rule: "tried", Allowed: 3, ShadowRefused: 7, Rate: "fixed 3 per 1m0s"}) || n[1] != (RuleCount{Rule: "none"}) || n[2] != (RuleCount{Rule: "nobody", Rate: "fixed 1 per 1m0s"}) {
 		t.Errorf("%+v", n)
 	}
 }
@@ -453,18 +472,18 @@ func TestSlots(t *testing.T) {
 		noted[id] = slotOf(id)
 		for age := 1; age <= 100 && age <= i; age++ {
 			old, then := fmt.Sprint("r", i-age), at.Add(-time.Duration(age)*time.Minute)
-			if got := l.RuleIn(noted[old], then); got != old {
+			if got := ruleIn(l, noted[old], then); got != old {
 				t.Fatalf("%s, %d rules later: %q", old, age, got)
 			}
 		}
-		if got := l.RuleIn(noted["first"], noon); got != "first" && got != "" {
+		if got := ruleIn(l, noted["first"], noon); got != "first" && got != "" {
 			t.Fatalf("the first is called %q", got)
 		}
-		if got := l.RuleIn(slotOf("stays"), at); got != "stays" {
+		if got := ruleIn(l, slotOf("stays"), at); got != "stays" {
 			t.Fatalf("what stays is called %q", got)
 		}
 	}
-	if got := l.RuleIn(noted["first"], noon); got != "" {
+	if got := ruleIn(l, noted["first"], noon); got != "" {
 		t.Errorf("after a thousand rules the first is still %q", got)
 	}
 }

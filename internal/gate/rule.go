@@ -15,14 +15,14 @@ import (
 // requests of one class of routes may come how often.
 type Rule struct {
 	ID       string   `json:"id" pattern:"^[a-z0-9][a-z0-9_-]{0,39}$" doc:"Told to whoever it refuses; label of its metrics"`
-	Class    string   `json:"class" enum:"purchases,reads,payments" doc:"Which routes"`
+	Class    string   `json:"class" enum:"purchases,reads,payments,gate" doc:"Which routes; gate: those that hand out tickets, challenges and places in queues"`
 	Activity string   `json:"activity,omitempty" maxLength:"64" doc:"Only requests of this activity"`
 	Path     string   `json:"path,omitempty" maxLength:"200" doc:"Only paths that begin like this" example:"/v1/orders"`
 	Key      []string `json:"key" nullable:"false" doc:"Each combination of these has the rate to itself: user, ip, phone, path, activity. Empty: all requests share one. A request that lacks one of them is not limited by the rule"`
 	Rate     Rate     `json:"rate"`
 	Mode     string   `json:"mode" enum:"on,shadow,off" doc:"shadow: counted as if it were on, and refuses nobody"`
 	Percent  int      `json:"percent" minimum:"0" maximum:"100" doc:"Of users (of addresses, of phones, where the key is those): always the same ones, and raising it keeps them"`
-	Scope    string   `json:"scope,omitempty" doc:"instance, the default: each gateway counts by itself"`
+	Scope    string   `json:"scope,omitempty" doc:"instance, the default: each gateway counts by itself. fleet: all together, out of budgets drawn ahead from Redis; for token buckets of 100 or more whose key is empty, activity, path, or both. Over the rate by at most a quarter of the burst, or 3 for each process if that is more; see overshoot in the counts"`
 }
 
 // Rate is a limit.Rate in JSON.
@@ -33,12 +33,17 @@ type Rate struct {
 	Burst     int64  `json:"burst,omitempty" minimum:"0" doc:"token: how many can be saved up, 0: as many as limit; leaky: how many may wait"`
 }
 
+const wrongID = "1 to 40 of a-z, 0-9, - and _, beginning with a letter or digit"
+
 // Modes of a rule.
 const (
 	On     = "on"
 	Shadow = "shadow"
 	Off    = "off"
 )
+
+// Fleet is the scope of rules that all gateways keep together.
+const Fleet = "fleet"
 
 // Class is which routes a request and a rule belong to.
 type Class uint8
@@ -48,10 +53,11 @@ const (
 	Purchases
 	Reads
 	Payments
+	Slips // routes that hand out slips: tickets, challenges, joining a queue
 	classes
 )
 
-var classNames = [classes]string{"unlimited", "purchases", "reads", "payments"}
+var classNames = [classes]string{"unlimited", "purchases", "reads", "payments", "gate"}
 
 // String is the name in rules.
 func (c Class) String() string { return classNames[c] }
@@ -61,7 +67,7 @@ func ClassOf(name string) (Class, error) {
 	if i := slices.Index(classNames[Purchases:], name); i >= 0 {
 		return Purchases + Class(i), nil
 	}
-	return 0, &RuleError{Field: "class", Why: fmt.Sprintf("%q is none of purchases, reads, payments", name)}
+	return 0, &RuleError{Field: "class", Why: fmt.Sprintf("%q is none of purchases, reads, payments, gate", name)}
 }
 
 // Bounds of rules.
@@ -73,6 +79,8 @@ const (
 	// maxPlaces bounds the tables of all rules together: 24 bytes each, 100 MB.
 	maxPlaces = 1 << 22
 	maxPath   = 200
+	// minShared is the least capacity of a rate that gateways share.
+	minShared = 100
 )
 
 // Places of a rule's table. People are as many as come; activities and paths
@@ -106,75 +114,25 @@ func (e *RuleError) Error() string { return e.Field + ": " + e.Why }
 // Unwrap is ErrRules.
 func (e *RuleError) Unwrap() error { return ErrRules }
 
-// RuleSet is all rules at a time. A request is decided by all that concern it,
-// at once.
-type RuleSet struct {
-	Version int64  `json:"version"` // rises by one with each change; 0: the rules of a new shop
-	Rules   []Rule `json:"rules" nullable:"false"`
-}
-
 // DefaultRules are those of a shop that has not set its own: one purchase a
 // second for each user, and five at once, since a shopper whose first attempts
-// are lost in a bad network is no flood.
+// are lost in a bad network is no flood. What is handed out before that, tickets
+// and the like, may be asked for ten times at once.
 func DefaultRules() RuleSet {
 	return RuleSet{Rules: []Rule{{
 		ID: "user", Class: "purchases", Key: []string{"user"}, Mode: On, Percent: 100,
 		Rate: Rate{Algorithm: "token", Limit: 1, Per: "1s", Burst: 5},
+	}, {
+		ID: "gate-user", Class: "gate", Key: []string{"user"}, Mode: On, Percent: 100,
+		Rate: Rate{Algorithm: "token", Limit: 1, Per: "1s", Burst: 10},
 	}}}
-}
-
-// Validate answers the first fault, a *RuleError.
-func (s RuleSet) Validate() error {
-	if len(s.Rules) > MaxRules {
-		return &RuleError{"rules", fmt.Sprintf("%d rules; %d at most", len(s.Rules), MaxRules)}
-	}
-	places, seen := 0, map[string]bool{}
-	for i, r := range s.Rules {
-		at := func(field, why string) error { return &RuleError{fmt.Sprintf("rules[%d].%s", i, field), why} }
-		if field, why := r.fault(); why != "" {
-			return at(field, why)
-		}
-		if seen[r.ID] {
-			return at("id", fmt.Sprintf("%q stands twice", r.ID))
-		}
-		seen[r.ID] = true
-		if r.Mode == Off {
-			continue
-		}
-		if places += r.places(); places > maxPlaces {
-			return at("key", fmt.Sprintf("this and the rules before need more than %d places for keys; there is room for %d rules by user, ip or phone that are not off",
-				maxPlaces, maxPlaces/placesOfPeople))
-		}
-	}
-	return s.together()
-}
-
-// together bounds how many rules can meet in one request. Paths are taken to
-// overlap.
-func (s RuleSet) together() error {
-	type scope struct{ class, activity string }
-	met := map[scope]int{}
-	for _, r := range s.Rules {
-		if r.Mode != Off {
-			met[scope{r.Class, r.Activity}]++
-		}
-	}
-	for at, n := range met {
-		if at.activity != "" {
-			n += met[scope{at.class, ""}]
-		}
-		if n > limit.MaxGroup {
-			return &RuleError{"rules", fmt.Sprintf("%d rules concern %s of activity %q; %d at most can meet in one request", n, at.class, at.activity, limit.MaxGroup)}
-		}
-	}
-	return nil
 }
 
 // fault answers the field that is wrong and why, or nothing.
 func (r *Rule) fault() (field, why string) {
 	switch class, err := ClassOf(r.Class); {
 	case !validRuleID(r.ID):
-		return "id", "1 to 40 of a-z, 0-9, - and _, beginning with a letter or digit"
+		return "id", wrongID
 	case err != nil:
 		return "class", strings.TrimPrefix(err.Error(), "class: ")
 	case r.Activity != "" && (len(r.Activity) > stock.MaxID || !printable(r.Activity)):
@@ -187,10 +145,8 @@ func (r *Rule) fault() (field, why string) {
 		return "mode", fmt.Sprintf("%q is none of on, shadow, off", r.Mode)
 	case r.Percent < 0 || r.Percent > 100:
 		return "percent", fmt.Sprintf("%d is not in 0..100", r.Percent)
-	case r.Scope == "fleet":
-		return "scope", "limits that gateways share are not there yet; leave it out, and divide the limit by the number of gateways"
-	case r.Scope != "" && r.Scope != "instance":
-		return "scope", fmt.Sprintf("%q is not instance", r.Scope)
+	case r.Scope != "" && r.Scope != "instance" && r.Scope != Fleet:
+		return "scope", fmt.Sprintf("%q is neither instance nor fleet", r.Scope)
 	}
 	for i, name := range r.Key {
 		switch {
@@ -202,7 +158,25 @@ func (r *Rule) fault() (field, why string) {
 			return "key", "the routes of payments tell no activity"
 		}
 	}
-	return r.rateFault()
+	if field, why := r.rateFault(); why != "" {
+		return field, why
+	}
+	return r.scopeFault()
+}
+
+// scopeFault is of a rule that is right but for its scope.
+func (r *Rule) scopeFault() (field, why string) {
+	rate := r.rate()
+	switch {
+	case r.Scope != Fleet:
+	case partsOf(r.Key)&(byUser|byIP|byPhone) != 0:
+		return "scope", "of each key every gateway holds a part ahead of need, so fleet is for few keys with large limits: none, activity, path, or both; by person leave it out"
+	case rate.Algorithm != limit.TokenBucket:
+		return "scope", fmt.Sprintf("a budget is a token bucket, and %s cannot set requests aside; take token", r.Rate.Algorithm)
+	case capacity(rate) < minShared:
+		return "scope", fmt.Sprintf("every gateway holds a part ahead of need, so fleet needs a burst (without one, a limit) of %d or more; for less leave it out", minShared)
+	}
+	return "", ""
 }
 
 func (r *Rule) rateFault() (field, why string) {
@@ -239,6 +213,14 @@ func (r *Rule) rate() (rate limit.Rate) {
 	rate.Per, _ = time.ParseDuration(r.Rate.Per)
 	_ = rate.Algorithm.UnmarshalText([]byte(r.Rate.Algorithm))
 	return rate
+}
+
+// capacity is how many requests a token bucket lets through at one moment.
+func capacity(r limit.Rate) int64 {
+	if r.Burst > 0 {
+		return r.Burst
+	}
+	return r.Limit
 }
 
 // places is how many keys the table of a valid rule has room for.

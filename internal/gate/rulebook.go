@@ -28,10 +28,11 @@ type rulesStore interface {
 	SaveRules(ctx context.Context, e Edition) error
 }
 
-// Rulebook keeps Limits on the newest rules, and is where they are changed. Of a
+// Rulebook keeps a Door on the newest rules, and is where they are changed. Of a
 // fleet each process has one, over the same store; it is safe for concurrent use.
 type Rulebook struct {
-	Limits *Limits // what decides by the rules
+	Door   *Door // what decides by the rules
+	Limits *Limits
 	store  rulesStore
 	now    func() time.Time // the clock of Admit
 
@@ -39,8 +40,8 @@ type Rulebook struct {
 }
 
 // NewRulebook has the default rules until its first Step.
-func NewRulebook(s rulesStore, l *Limits, now func() time.Time) *Rulebook {
-	return &Rulebook{Limits: l, store: s, now: now}
+func NewRulebook(s rulesStore, d *Door, now func() time.Time) *Rulebook {
+	return &Rulebook{Door: d, Limits: d.Limits, store: s, now: now}
 }
 
 // Step puts into force what another process has saved. While the store is away,
@@ -54,7 +55,7 @@ func (b *Rulebook) Step(ctx context.Context) (worked bool, err error) {
 	}
 	e, err := b.edition(ctx, newest)
 	if err == nil {
-		err = b.Limits.Apply(e, b.now())
+		err = b.Door.Apply(e, b.now())
 	}
 	if err != nil {
 		return false, fmt.Errorf("rules of version %d: %w", newest, err)
@@ -65,21 +66,22 @@ func (b *Rulebook) Step(ctx context.Context) (worked bool, err error) {
 // Save puts rules into force in place of those of the version they were made
 // from, and answers them as saved. Errors are *RuleError and ErrRulesChanged,
 // after which nothing has changed, and the store's.
-func (b *Rulebook) Save(ctx context.Context, from int64, rules []Rule, by, note string) (Edition, error) {
+func (b *Rulebook) Save(ctx context.Context, from int64, set RuleSet, by, note string) (Edition, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.save(ctx, from, rules, by, note)
+	return b.save(ctx, from, set, by, note)
 }
 
-func (b *Rulebook) save(ctx context.Context, from int64, rules []Rule, by, note string) (Edition, error) {
-	e := Edition{RuleSet: RuleSet{Version: from + 1, Rules: rules}, At: stock.MillisOf(b.now()), By: by, Note: note}
+func (b *Rulebook) save(ctx context.Context, from int64, set RuleSet, by, note string) (Edition, error) {
+	set.Version = from + 1
+	e := Edition{RuleSet: set, At: stock.MillisOf(b.now()), By: by, Note: note}
 	if err := e.Validate(); err != nil {
 		return Edition{}, err
 	}
 	if err := b.store.SaveRules(ctx, e); err != nil {
 		return Edition{}, err
 	}
-	return e, b.Limits.Apply(e, b.now())
+	return e, b.Door.Apply(e, b.now())
 }
 
 // Rollback saves the rules of an earlier version again, as the newest. Version 0
@@ -98,7 +100,7 @@ func (b *Rulebook) Rollback(ctx context.Context, to int64, by, note string) (Edi
 	if note == "" {
 		note = fmt.Sprintf("rollback to version %d", to)
 	}
-	return b.save(ctx, newest, old.Rules, by, note)
+	return b.save(ctx, newest, old.RuleSet, by, note)
 }
 
 // History pages through what was saved with versions < before (0: the newest),
@@ -107,8 +109,8 @@ func (b *Rulebook) History(ctx context.Context, before int64, limit int) ([]Edit
 	return b.store.RuleEditions(ctx, before, limit)
 }
 
-// Explain is Limits.Explain at this moment.
-func (b *Rulebook) Explain(f *Facts) Explanation { return b.Limits.Explain(b.now(), f) }
+// Explain is Door.Explain at this moment.
+func (b *Rulebook) Explain(f *Facts) Explanation { return b.Door.Explain(b.now(), f) }
 
 // edition reads one version.
 func (b *Rulebook) edition(ctx context.Context, version int64) (Edition, error) {

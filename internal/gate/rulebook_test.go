@@ -40,10 +40,13 @@ func (s *shelf) SaveRules(_ context.Context, e Edition) error {
 
 // Gateways over one store follow it, keep what they last knew while it is away
 // or says what they cannot read, and go on when it is back.
+// doorOf is a door as a shop opens it.
+func doorOf() *Door { return NewDoor(noon, NewSeal([]byte("a secret of this shop, long enough")), nil) }
+
 func TestRulebooksFollowTheStore(t *testing.T) {
 	store, ctx := &shelf{}, t.Context()
 	now := func() time.Time { return noon }
-	here, there := NewRulebook(store, NewLimits(noon), now), NewRulebook(store, NewLimits(noon), now)
+	here, there := NewRulebook(store, doorOf(), now), NewRulebook(store, doorOf(), now)
 	step := func(want int64, fails bool) {
 		t.Helper()
 		_, err := there.Step(ctx)
@@ -52,16 +55,16 @@ func TestRulebooksFollowTheStore(t *testing.T) {
 		}
 	}
 	step(0, false)
-	saved, err := here.Save(ctx, 0, []Rule{rule("a", upTo(1))}, "ops", "first")
+	saved, err := here.Save(ctx, 0, RuleSet{Rules: []Rule{rule("a", upTo(1))}}, "ops", "first")
 	if err != nil || saved.Version != 1 || here.Limits.Edition().Version != 1 {
 		t.Fatalf("%+v, %v", saved, err)
 	}
 	step(1, false)
 	there.Limits.Admit(noon, buys("ann"))
-	if _, err := there.Save(ctx, 0, nil, "ops", ""); !errors.Is(err, ErrRulesChanged) || there.Limits.Edition().Version != 1 {
+	if _, err := there.Save(ctx, 0, RuleSet{}, "ops", ""); !errors.Is(err, ErrRulesChanged) || there.Limits.Edition().Version != 1 {
 		t.Errorf("from what others have changed: %v", err)
 	}
-	if _, err := there.Save(ctx, 1, []Rule{rule("")}, "ops", ""); !errors.Is(err, ErrRules) || len(store.editions) != 1 {
+	if _, err := there.Save(ctx, 1, RuleSet{Rules: []Rule{rule("")}}, "ops", ""); !errors.Is(err, ErrRules) || len(store.editions) != 1 {
 		t.Errorf("a faulty rule: %v", err)
 	}
 
@@ -70,7 +73,7 @@ func TestRulebooksFollowTheStore(t *testing.T) {
 	if v := there.Limits.Admit(noon, buys("ann")); v.Rule != "a" {
 		t.Errorf("without the store: %+v", v)
 	}
-	if _, err := here.Save(ctx, 1, nil, "ops", ""); err == nil || here.Limits.Edition().Version != 1 {
+	if _, err := here.Save(ctx, 1, RuleSet{}, "ops", ""); err == nil || here.Limits.Edition().Version != 1 {
 		t.Errorf("saved without the store: %v", err)
 	}
 	store.away = nil

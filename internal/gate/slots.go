@@ -19,8 +19,9 @@ type slot struct {
 const ruleSlots = 3 * MaxRules
 
 // take answers the slot of a rule, and gives it one if it has none: the oldest
-// that is not of a rule in use, of which there are at most 2 × MaxRules: those
-// of the set in force and of the one that is to follow it.
+// that is not of a rule in use, of which there are at most 2 × MaxRules and a
+// few: those of the set in force, of the one that is to follow it, and those that
+// are always there.
 func (s *slots) take(rule string, inUse func(rule string) bool, now time.Time) uint8 {
 	for i := range s.of {
 		if s.of[i].rule == rule {

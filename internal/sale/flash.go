@@ -17,11 +17,9 @@ type Promotion interface {
 }
 
 // Offer is what the activity grants: terms to be kept with the reservation
-// (pricing.Terms as JSON, shared between shoppers and never changed), and the
-// single-use passes and tickets that the reserve consumes.
+// (pricing.Terms as JSON, shared between shoppers and never changed).
 type Offer struct {
-	Terms  []byte
-	Claims []string
+	Terms []byte
 }
 
 // flash sells each item at its fixed price to anyone.
@@ -48,9 +46,6 @@ func newFlash(a Activity) (flash, error) {
 }
 
 func (f flash) Offer(r PurchaseRequest) (Offer, error) {
-	if r.Pass != "" || r.Ticket != "" {
-		return Offer{}, fmt.Errorf("%w: this sale asks for no pass and no ticket", stock.ErrInvalid)
-	}
 	if len(r.Lines) == 1 {
 		if made := f.single[r.Lines[0].SKU]; r.Lines[0].Quantity >= 1 && r.Lines[0].Quantity <= len(made) {
 			return Offer{Terms: made[r.Lines[0].Quantity-1]}, nil

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"net/netip"
 	"slices"
 
 	"sluice/internal/lib/id"
@@ -20,17 +19,10 @@ type PurchaseRequest struct {
 	User     stock.UserID
 	Key      string // Idempotency-Key, 1..64 printable ASCII bytes
 	Lines    []stock.Line
-	Pass     string // the waiting room's, when the activity asks for one
-	Ticket   string // the one-time purchase ticket, likewise
-	Origin   Origin
-}
-
-// Origin is where an attempt comes from: the gate goes by it, and nothing else
-// does. What is not known is zero.
-type Origin struct {
-	Path  string     // of the request
-	Phone string     // as the user's token claims it
-	IP    netip.Addr // of the shopper
+	// Origin is what the gate goes by: where the attempt comes from, what the
+	// user's token says, which passes and tickets are shown. Nothing else looks at
+	// it; nil is nothing of all that.
+	Origin any
 }
 
 // Purchase is the story that everything serves: known key → gate → offer →
@@ -61,7 +53,8 @@ func (s *Shop) Purchase(ctx context.Context, r PurchaseRequest) (stock.Receipt, 
 	} else if err := face.Refuses(r.User, r.Lines, now); err != nil {
 		return stock.Receipt{}, err // the flood ends here: no lock, no log, no store
 	}
-	if err := s.gate.Admit(ctx, r); err != nil {
+	claims, err := s.gate.Admit(ctx, r)
+	if err != nil {
 		return stock.Receipt{}, err
 	}
 	offer, err := onSale.promotion.Offer(r)
@@ -75,7 +68,7 @@ func (s *Shop) Purchase(ctx context.Context, r PurchaseRequest) (stock.Receipt, 
 		Fingerprint: fingerprint(r.Lines),
 		Order:       stock.OrderID(id.Format(s.ids.For(string(r.User)))),
 		Lines:       r.Lines,
-		Claims:      offer.Claims,
+		Claims:      claims,
 		Terms:       offer.Terms,
 		At:          stock.MillisOf(s.now()), // the gate may have let it wait
 	})

@@ -200,7 +200,7 @@ type full struct{}
 
 var errFull = errors.New("the gate is full")
 
-func (full) Admit(context.Context, sale.PurchaseRequest) error { return errFull }
+func (full) Admit(context.Context, sale.PurchaseRequest) ([]string, error) { return nil, errFull }
 
 // A buyer who comes back for the receipt passes the gate; a new key does not.
 func TestReturningBuyerPassesTheGate(t *testing.T) {

@@ -16,15 +16,16 @@ import (
 
 // Gate stands before the ledger: limits, challenge, waiting room, shedding.
 type Gate interface {
-	// Admit answers nil, or why this attempt may not go on.
-	Admit(ctx context.Context, r PurchaseRequest) error
+	// Admit answers the single-use passes and tickets that the reserve consumes
+	// (at most stock.MaxClaims), or why this attempt may not go on.
+	Admit(ctx context.Context, r PurchaseRequest) (claims []string, err error)
 }
 
 // OpenGate admits everyone.
 type OpenGate struct{}
 
-// Admit answers nil.
-func (OpenGate) Admit(context.Context, PurchaseRequest) error { return nil }
+// Admit asks for nothing.
+func (OpenGate) Admit(context.Context, PurchaseRequest) ([]string, error) { return nil, nil }
 
 // Shop is what shoppers see and do: the activities on show, and Purchase.
 type Shop struct {
@@ -176,6 +177,29 @@ func (s *Shop) Views() []View {
 		views[i] = s.view(a)
 	}
 	return views
+}
+
+// Plan is an activity as it stands, a closed one too, or ErrNoSuchActivity. It costs
+// less than a View.
+func (s *Shop) Plan(activity stock.ActivityID) (Activity, error) {
+	a := s.find(activity)
+	if a == nil {
+		return Activity{}, ErrNoSuchActivity
+	}
+	plan := a.Activity
+	plan.State = a.stateAt(stock.MillisOf(s.now()))
+	return plan, nil
+}
+
+// Lately are the activities that are not closed, and those that were to close after
+// a moment.
+func (s *Shop) Lately(since stock.Millis) (ids []stock.ActivityID) {
+	for id, a := range s.show.Load().all {
+		if a.State != Closed || a.ClosesAt > since {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // View is one activity, a closed one too, or ErrNoSuchActivity.

@@ -91,7 +91,8 @@ type builder struct {
 	done map[string]Asset // by source name
 }
 
-// roots are the files that a browser asks for; app.js brings the modules it imports.
+// roots are the files that the shell and app.js ask for. A module brings those it
+// imports, joined into it, and asks for those it names in an import() when it needs them.
 var roots = []string{"app.js", "en.js", "zh.js", "shop.css", "icon.svg"}
 
 func build() (*builder, error) {
@@ -156,8 +157,7 @@ func source(name string) ([]byte, error) {
 		return j.out.Bytes(), err
 	case ".css":
 		body, err := readSource(name)
-		body = cssComment.ReplaceAll(body, nil)
-		return indent.ReplaceAll(body, []byte("\n")), err
+		return squeeze(body), err
 	default:
 		return readSource(name)
 	}
@@ -173,8 +173,16 @@ func readSource(name string) ([]byte, error) {
 
 var (
 	cssComment = regexp.MustCompile(`(?s)/\*.*?\*/`)
-	indent     = regexp.MustCompile(`\s*\n\s*`)
+	cssAround  = regexp.MustCompile(`\s*([{};,>]|:\s)\s*`) // a colon without a space after it may be a selector's
 )
+
+// squeeze leaves out of a stylesheet what is only there for its readers. Strings
+// in it hold none of this punctuation next to a space.
+func squeeze(css []byte) []byte {
+	css = cssComment.ReplaceAll(css, nil)
+	css = cssAround.ReplaceAllFunc(css, bytes.TrimSpace)
+	return bytes.ReplaceAll(css, []byte(";}"), []byte("}"))
+}
 
 // finish adds what is derived from the body: tag and compressed form.
 func finish(a Asset) (Asset, error) {

@@ -77,9 +77,64 @@ func (j *joiner) keep(name, line string) (string, error) {
 	if len(j.open) > 1 {
 		line = strings.TrimPrefix(line, "export ")
 	}
-	line = strings.TrimSpace(line)
-	if line == "" || strings.HasPrefix(line, "//") {
+	if line = squeezeLine(strings.TrimSpace(line)); line == "" {
 		return "", nil
 	}
 	return line + "\n", nil
+}
+
+const (
+	needsNoSpace = "{}()[];,=<>?:&|!" // around these; + and - may stand beside themselves
+	beforeRegexp = "(=,:[!&|?{};"     // a slash after one of these begins a regular expression
+)
+
+// squeezeLine leaves out of a line of JavaScript the spaces that mean nothing and
+// the comment at its end. Strings and regular expressions stay as they are, and
+// from a template literal on the whole rest of the line does.
+func squeezeLine(line string) string {
+	var out []byte
+	last := func() byte {
+		if len(out) == 0 {
+			return ';'
+		}
+		return out[len(out)-1]
+	}
+	for i := 0; i < len(line); {
+		c := line[i]
+		switch {
+		case c == '`':
+			return string(append(out, line[i:]...))
+		case strings.HasPrefix(line[i:], "//"):
+			return strings.TrimSpace(string(out))
+		case c == '"', c == '\'', c == '/' && (strings.IndexByte(beforeRegexp, last()) >= 0 || strings.HasSuffix(string(out), "return ")):
+			end := i + literal(line[i:])
+			out = append(out, line[i:end]...)
+			i = end
+			continue
+		case c == ' ':
+			if strings.IndexByte(needsNoSpace, last()) < 0 && strings.IndexByte(needsNoSpace, line[i+1]) < 0 {
+				out = append(out, c)
+			}
+		default:
+			out = append(out, c)
+		}
+		i++
+	}
+	return string(out)
+}
+
+// literal is the length of the string or regular expression that text begins with.
+func literal(text string) int {
+	class := false // within [ ] of a regular expression a slash is a slash
+	for i := 1; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '\\':
+			i++
+		case text[0] == '/' && (c == '[' || c == ']'):
+			class = c == '['
+		case c == text[0] && !class:
+			return i + 1
+		}
+	}
+	return len(text)
 }

@@ -63,6 +63,8 @@ type dialect struct {
 
 	// idList is a list of ids as a condition's right side, and its values.
 	idList func(ids []int64) (list string, values []any)
+	// textList is the same of texts, which must be valid UTF-8.
+	textList func(texts []string) (list string, values []any)
 }
 
 var sqliteSide = &dialect{
@@ -86,6 +88,10 @@ var sqliteSide = &dialect{
 	// One JSON parameter: one prepared statement for any number.
 	idList: func(ids []int64) (string, []any) {
 		list, _ := json.Marshal(ids) // numbers always encode
+		return "(SELECT value FROM json_each(?))", []any{string(list)}
+	},
+	textList: func(texts []string) (string, []any) {
+		list, _ := json.Marshal(texts) // texts always encode
 		return "(SELECT value FROM json_each(?))", []any{string(list)}
 	},
 }
@@ -116,6 +122,13 @@ var mysqlSide = &dialect{
 			values[i] = id
 		}
 		return placeholders(len(ids)), values
+	},
+	textList: func(texts []string) (string, []any) {
+		values := make([]any, len(texts))
+		for i, text := range texts {
+			values[i] = text
+		}
+		return placeholders(len(texts)), values
 	},
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/internal/catalog"
+	"sluice/internal/gate/waiting"
 	"sluice/internal/lib/outbox"
 	"sluice/internal/order"
 	"sluice/internal/sale"
@@ -192,6 +193,7 @@ func commitsWithoutAnswer(t *testing.T, s *Store, arm func(), struck func() bool
 		t.Errorf("%d audit entries of 2", len(entries))
 	}
 	messagesWithoutAnswer(t, s, hit)
+	waitingWithoutAnswer(t, s.Waiting(), hit)
 	var grant struct{ token uint64 }
 	hit("acquire", func() error {
 		g, err := s.Acquire(ctx, "n", "a", time.Minute)
@@ -217,6 +219,25 @@ func messagesWithoutAnswer(t *testing.T, s *Store, hit func(string, func() error
 	n, _, err := s.Backlog(ctx)
 	must(t, err)
 	equal(t, "backlog", n, 4)
+}
+
+func waitingWithoutAnswer(t *testing.T, w *Waiting, hit func(string, func() error)) {
+	t.Helper()
+	ctx := t.Context()
+	var room waiting.Room
+	hit("open a waiting room", func() (err error) { room, err = w.Open(ctx, "a", waiting.Seed{1}, 1); return err })
+	for i, instead := range []int{-1, 0} {
+		hit("join", func() error {
+			n, _, err := w.Join(ctx, "a", "ann", waiting.EntryID{byte(i)}, instead, 10)
+			equal(t, "number", n, i)
+			return err
+		})
+	}
+	hit("advance", func() (err error) { room, err = w.Advance(ctx, "a", 0, waiting.Progress{Head: 1}); return err })
+	equal(t, "room", room, waiting.Room{Activity: "a", Seed: waiting.Seed{1}, OpenedAt: 1, Joined: 2, Revision: 1, Progress: waiting.Progress{Head: 1}})
+	hit("drop", func() error { return w.Drop(ctx, "a") })
+	_, err := w.Room(ctx, "a")
+	is(t, "dropped", err, waiting.ErrNoRoom)
 }
 
 // A deadlock's victim runs again, and both get what they wanted.

@@ -4,6 +4,8 @@ import (
 	"database/sql/driver"
 	"testing"
 
+	"sluice/internal/gate/waiting"
+	"sluice/internal/gate/waiting/linetest"
 	"sluice/internal/order"
 	"sluice/internal/order/ordertest"
 	"sluice/test/servers"
@@ -46,6 +48,9 @@ func TestServer(t *testing.T) {
 		ordertest.Run(t, func(t *testing.T) order.Store { return open(t) })
 	})
 	t.Run("outbox", func(t *testing.T) { checkOutbox(t, open) })
+	t.Run("waiting rooms", func(t *testing.T) {
+		linetest.Run(t, func(t *testing.T) waiting.Line { return open(t).Waiting() })
+	})
 	t.Run("leases", func(t *testing.T) { checkLeases(t, open) })
 	for name, f := range map[string]func(*testing.T, *Store){
 		"products":           checkProducts,
@@ -58,6 +63,10 @@ func TestServer(t *testing.T) {
 		"notifications":      checkNotifications,
 		"trim notifications": checkTrimNotifications,
 		"gate rules":         checkGateRules,
+		"gate lists":         checkGateLists,
+		"gate lists follow":  checkGateListsFollowed,
+		"large waiting room": checkLargeRoom,
+		"playbooks":          checkPlaybooks,
 		"audit log":          checkAuditLog,
 		"one moment":         checkSnapshotIsOneMoment,
 		"snapshot fields":    checkSnapshotFields,

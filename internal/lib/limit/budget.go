@@ -3,6 +3,7 @@ package limit
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 )
@@ -11,14 +12,17 @@ import (
 // all processes share. A request is answered from what is held, so neither a
 // grant nor a refusal waits for the network; Step draws ahead of need.
 //
-// What is promised, for P processes whose leases are of at most L permits:
+// What is promised, for P processes whose leases are of at most L permits, with
+// an advance of A (see BudgetOptions; 0 unless asked for):
 //
-//   - In all: no permit is spent that the pool did not grant, and none twice,
-//     whatever calls fail, stall, or lose their answers.
-//   - In any interval of length x: at most Burst + Limit × x/Per + P × 2 L. The
-//     pool alone would let through the first two; the rest is what processes
-//     held when the interval began, having drawn it earlier and not spent it.
-//     It is reached, less a permit each, if all spend all they hold at once.
+//   - In all: no permit is spent that the pool did not grant, but for A at a time
+//     that the next leases pay for, and none twice, whatever calls fail, stall, or
+//     lose their answers.
+//   - In any interval of length x: at most Burst + Limit × x/Per + P × (2 L + A).
+//     The pool alone would let through the first two; the rest is what processes
+//     held when the interval began, having drawn it earlier and not spent it, or
+//     have not yet paid for when it ends. Without an advance it is reached, less a
+//     permit each, if all spend all they hold at once.
 //   - A process spends nothing beyond the validity of its lease as the pool sees
 //     it, since it counts from before it asked. So what it can hold over is no
 //     older than that.
@@ -39,6 +43,7 @@ type Budget struct {
 	purse  purse      // of the two leases, what is left
 	held   [2]holding // the older first
 	short  bool       // somebody was refused since the last grant
+	owed   int64      // of the advance: spent, and no lease has paid for it
 	latest int64      // no time before it
 	heard  int64      // when the pool last answered
 	again  int64      // the pool has nothing before then
@@ -56,12 +61,12 @@ type purse [2]int64
 
 // holding is a lease without its permits.
 type holding struct {
-	id    string // "": none
+	id    string // "": none, or the advance
 	until int64  // by our clock, not later than by the pool's
-	span  int64  // its validity when it was granted
+	span  int64  // its validity when it was granted; of the advance, how much it was
 }
 
-// BudgetOptions say how a Budget draws. All fields are required.
+// BudgetOptions say how a Budget draws. All fields but Advance are required.
 type BudgetOptions struct {
 	// Holder begins the ids of leases: 1..100 bytes, of this budget in this life
 	// of this process alone.
@@ -72,6 +77,10 @@ type BudgetOptions struct {
 	// Low draws the next lease when no more than so many are left, 0..Lease-1:
 	// at least what is spent between two Steps and during one call.
 	Low int64
+	// Advance can be spent before the pool has ever answered, so that whoever
+	// comes first need not be refused; 0..Lease. The first leases pay for it. A
+	// budget that never hears from its pool, or stops before, has spent it for nothing.
+	Advance int64
 	// Every is how often Step runs. A refusal tells it as RetryAfter, unless the
 	// pool named a later time.
 	Every time.Duration
@@ -92,19 +101,24 @@ func (o BudgetOptions) validate() error {
 	fault(len(o.Holder) >= 1 && len(o.Holder) <= 100, "holder of %d bytes: 1 to 100", len(o.Holder))
 	fault(o.Lease >= 1 && o.Lease <= MaxLimit, "lease %d: 1 to %d permits", o.Lease, MaxLimit)
 	fault(o.Low >= 0 && o.Low < o.Lease, "low %d: 0 to below the lease of %d", o.Low, o.Lease)
+	fault(o.Advance >= 0 && o.Advance <= o.Lease, "advance %d: 0 to the lease of %d", o.Advance, o.Lease)
 	fault(o.Every > 0, "every %s: above 0", o.Every)
 	fault(o.Timeout > 0, "timeout %s: above 0", o.Timeout)
 	return errors.Join(faults...)
 }
 
-// NewBudget holds nothing until its first Step. now is the clock from which
+// NewBudget holds nothing but its advance until its first Step. now is the clock from which
 // callers of Take read UnixNano. The error is ErrBudget.
 func NewBudget(pool Pool, o BudgetOptions, now func() time.Time) (*Budget, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
 	start := now().UnixNano()
-	return &Budget{number: numbers.Add(1), pool: pool, o: o, now: now, latest: start, heard: start}, nil
+	b := &Budget{number: numbers.Add(1), pool: pool, o: o, now: now, latest: start, heard: start}
+	if o.Advance > 0 {
+		b.held[0], b.purse[0] = holding{until: math.MaxInt64, span: o.Advance}, o.Advance
+	}
+	return b, nil
 }
 
 // Resize changes Lease and Low from the next lease on; the bound then is that
@@ -113,7 +127,7 @@ func (b *Budget) Resize(lease, low int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	o := b.o
-	o.Lease, o.Low = lease, low
+	o.Lease, o.Low, o.Advance = lease, low, 0 // what was advanced stays
 	if err := o.validate(); err != nil {
 		return err
 	}
@@ -154,7 +168,10 @@ func (b *Budget) spend(n, now int64) Decision {
 	var end int64
 	for i, c := range b.held {
 		if c.until > now {
-			can[i], end = b.purse[i], c.until
+			can[i] = b.purse[i]
+			if c.id != "" {
+				end = c.until
+			}
 		}
 	}
 	d := Decision{Remaining: can[0] + can[1], Reset: nanos(max(end-now, 0))}

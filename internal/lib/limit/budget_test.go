@@ -135,6 +135,7 @@ func TestBudgetOptions(t *testing.T) {
 	f(options(strings.Repeat("p", 100), MaxLimit, MaxLimit-1))
 	f(BudgetOptions{}, "holder", "lease 0", "every", "timeout")
 	f(options("p", 5, 5), "low 5")
+	f(BudgetOptions{Holder: "p", Lease: 5, Advance: 6, Every: 1, Timeout: 1}, "advance 6")
 	f(options("p", MaxLimit+1, -1), "lease", "low -1")
 	for _, a := range []Algorithm{FixedWindow, SlidingWindow, LeakyBucket} {
 		if _, err := NewLocalPool(Rate{Algorithm: a, Limit: 1, Per: time.Second}, time.Second, time.Now); !errors.Is(err, ErrRate) {
@@ -143,6 +144,45 @@ func TestBudgetOptions(t *testing.T) {
 	}
 	if _, err := NewLocalPool(bucketOf(1, time.Second, 1), 0, time.Now); !errors.Is(err, ErrPool) {
 		t.Errorf("leases valid for nothing: %v", err)
+	}
+}
+
+// TestAdvance: who comes before the first answer is served, and the first leases
+// pay for it.
+func TestAdvance(t *testing.T) {
+	w := newWorld(bucketOf(1, time.Hour, 25), time.Minute)
+	o := options("p", 10, 0)
+	o.Advance = 8
+	b := must(NewBudget(w, o, w.now))
+	if d := b.Take(6, w.ns()); !d.Allowed || d.Remaining != 2 || d.Reset != 0 {
+		t.Errorf("%+v", d)
+	}
+	w.next = fails
+	if _, err := b.Step(t.Context()); !errors.Is(err, errFault) || !b.Take(1, w.ns()).Allowed {
+		t.Errorf("%v; the advance lasts until the pool answers", err)
+	}
+	step(t, b, true)
+	if d := b.Take(3, w.ns()); !d.Allowed || d.Remaining != 0 { // 10 granted, 7 owed; what was not spent is no more
+		t.Errorf("%+v", d)
+	}
+	step(t, b, true)
+	if d := b.Take(10, w.ns()); !d.Allowed || w.granted != 20 {
+		t.Errorf("%+v, granted %d", d, w.granted)
+	}
+	// A lease smaller than what is owed pays a part.
+	o.Holder = "q"
+	q := must(NewBudget(w, o, w.now))
+	if !q.Take(8, w.ns()).Allowed {
+		t.Fatal("no advance")
+	}
+	step(t, q, true) // the 5 that are left
+	if q.owed != 3 || q.Take(1, w.ns()).Allowed {
+		t.Errorf("owes %d", q.owed)
+	}
+	w.pass(5 * time.Hour)
+	step(t, q, true)
+	if d := q.Take(2, w.ns()); !d.Allowed || q.owed != 0 || w.granted != 30 {
+		t.Errorf("%+v, owes %d, granted %d", d, q.owed, w.granted)
 	}
 }
 
@@ -464,9 +504,21 @@ func TestBudgetModel(t *testing.T) {
 		w := newWorld(r, rapid.SampledFrom([]time.Duration{50 * time.Millisecond, time.Second, 10 * time.Second}).Draw(t, "validity"))
 		lease := rapid.Int64Range(1, 20).Draw(t, "lease")
 		low := rapid.Int64Range(0, lease-1).Draw(t, "low")
+		advance := rapid.SampledFrom([]int64{0, 1, lease}).Draw(t, "advance")
 		all := make([]*Budget, rapid.IntRange(1, 4).Draw(t, "processes"))
 		for i := range all {
-			all[i] = w.budget(fmt.Sprint("p", i), lease, low)
+			o := options(fmt.Sprint("p", i), lease, low)
+			o.Advance = advance
+			all[i] = must(NewBudget(w, o, w.now))
+		}
+		unpaid := func() (n int64) {
+			for _, b := range all {
+				n += b.owed
+				if b.held[0].id == "" && b.held[0].until > 0 {
+					n += advance - b.purse[0]
+				}
+			}
+			return n
 		}
 		// level is how far spending is ahead of Limit × x/Per at its worst, in
 		// permits × Per: of all intervals that end now, the worst one.
@@ -500,12 +552,12 @@ func TestBudgetModel(t *testing.T) {
 				}
 				level = max(level-(w.ns()-last)*r.Limit, 0) + n*int64(r.Per)
 				last, spent = w.ns(), spent+n
-				if most := r.capacity() + restarted*r.capacity() + int64(len(all))*2*lease; level > most*int64(r.Per) {
-					t.Fatalf("%s, %d processes, leases of %d: %d ahead of the rate, at most %d",
-						r, len(all), lease, level/int64(r.Per), most)
+				if most := r.capacity() + restarted*r.capacity() + int64(len(all))*(2*lease+advance); level > most*int64(r.Per) {
+					t.Fatalf("%s, %d processes, leases of %d, advance %d: %d ahead of the rate, at most %d",
+						r, len(all), lease, advance, level/int64(r.Per), most)
 				}
-				if spent > w.granted {
-					t.Fatalf("spent %d of %d granted", spent, w.granted)
+				if spent > w.granted+unpaid() {
+					t.Fatalf("spent %d of %d granted and %d advanced", spent, w.granted, unpaid())
 				}
 			}
 		}

@@ -83,6 +83,9 @@ func (b *Budget) draw(ctx context.Context, asked int64) error {
 	if got < b.want && lease.Again > 0 {
 		b.again = asked + int64(lease.Again)
 	}
+	b.settle()
+	paid := min(got, b.owed)
+	b.owed, got = b.owed-paid, got-paid
 	if got <= 0 {
 		return nil
 	}
@@ -96,6 +99,14 @@ func (b *Budget) draw(ctx context.Context, asked int64) error {
 	}
 	b.held[at], b.purse[at], b.short = c, got, false
 	return nil
+}
+
+// settle ends the advance: the pool has answered, and what was spent is owed.
+func (b *Budget) settle() {
+	if b.held[0].id == "" && b.held[0].until > 0 {
+		b.owed = b.held[0].span - b.purse[0]
+		b.held[0], b.purse[0] = holding{}, 0
+	}
 }
 
 func (b *Budget) giveBack(ctx context.Context) error {

@@ -160,6 +160,28 @@ func (b *Browser) Click(selector string) {
 	b.Do(chromedp.Click(chromedp.CSS(selector)))
 }
 
+// Press presses keys (package kb), one after another, on what has the focus.
+func (b *Browser) Press(keys string, with ...chromedp.Modifier) {
+	b.t.Helper()
+	b.Do(chromedp.KeyEvent(keys, chromedp.KeyModifiers(with...)))
+}
+
+// Text is what a shopper reads in the first match.
+func (b *Browser) Text(selector string) string {
+	b.t.Helper()
+	return Eval[string](b, `document.querySelector(`+quote(selector)+`)?.innerText ?? ""`)
+}
+
+// Until waits until a JavaScript expression is true, at most limit.
+func (b *Browser) Until(expression string, limit time.Duration) {
+	b.t.Helper()
+	ctx, stop := context.WithTimeout(b.ctx, limit)
+	defer stop()
+	if _, err := chromedp.Run(ctx, chromedp.Poll[bool](expression)); err != nil {
+		b.t.Fatalf("waiting until %s: %v; the page says:\n%s", expression, err, b.Text("body"))
+	}
+}
+
 // Count says how many elements match.
 func (b *Browser) Count(selector string) int {
 	b.t.Helper()

@@ -11,7 +11,7 @@ export class Problem extends Error {
 
 const read = async (answer) => {
   const body = await answer.json().catch(() => null);
-  if (answer.ok && body) return body;
+  if (answer.ok && (body || answer.status === 204)) return body;
   // A reply cut short is a reply not received.
   if (answer.ok) throw new Problem("network");
   throw new Problem(body?.code || "internal", answer.status, body || {}, Number(answer.headers.get("Retry-After")) || 0);

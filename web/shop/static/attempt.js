@@ -22,7 +22,7 @@ const load = (key) => {
   }
 };
 
-const save = (a) => local.set(name(a), JSON.stringify(a));
+export const save = (a) => local.set(name(a), JSON.stringify(a));
 // A later attempt for the same terms takes the place of an ended one.
 const current = (a) => load(name(a))?.key === a.key;
 export const forget = (a) => current(a) && local.drop(name(a));
@@ -40,13 +40,14 @@ export function begin(activity, sku, quantity) {
 export const known = (activity) =>
   local.keys().filter((k) => k.startsWith(shelf(activity))).map(load).filter(Boolean);
 
-export const unanswered = (a) => a.clicked && !a.order && !a.over && Date.now() - a.clicked < resumeWithin;
+// waits: it stands in the waiting room.
+export const unanswered = (a) => !a.order && !a.over && (a.waits || Date.now() - a.clicked < resumeWithin);
 
-// Buys. Refusals are thrown as problems; the key stays for the next click.
-export async function buy(a, signal, waiting) {
+// Buys, showing what the gate has handed out. Refusals are thrown as problems; the key stays for the next click.
+export async function buy(a, signal, waiting, shows) {
   try {
     const receipt = await patiently(
-      () => post(`/v1/activities/${a.activity}/purchases`, { sku: a.sku, quantity: a.quantity }, { "Idempotency-Key": a.key }),
+      () => post(`/v1/activities/${a.activity}/purchases`, { sku: a.sku, quantity: a.quantity, ...shows }, { "Idempotency-Key": a.key }),
       signal,
       waiting,
     );
@@ -55,7 +56,7 @@ export async function buy(a, signal, waiting) {
     return receipt;
   } catch (problem) {
     if (problem.code === "idempotency_mismatch") forget(a);
-    else if (problem.status) save({ ...a, clicked: 0 });
+    else if (problem.status) save({ ...a, clicked: 0, waits: 0 });
     throw problem;
   }
 }

@@ -1,4 +1,4 @@
-// Follows a reservation until show(state) says that it has seen the end: by
+// Follows a document until show(document) says that it has seen the end: by
 // server-sent events, read with fetch because EventSource cannot send a token;
 // by polling where streams do not get through.
 import { get, Problem, send } from "./api.js";
@@ -29,8 +29,9 @@ export async function* events(body) {
   }
 }
 
-export async function follow(id, show, signal) {
-  const path = `/v1/reservations/${id}`;
+// There is an event stream under path + "/events". A document may say when to ask
+// again (poll_after_ms). hidden: go on while the page is not being looked at.
+export async function follow(path, show, signal, hidden) {
   let last = "";
   let broken = 0;
 
@@ -61,14 +62,21 @@ export async function follow(id, show, signal) {
   };
 
   for (let pause = 1000; !signal.aborted; ) {
-    await visible(signal);
+    if (!hidden) await visible(signal);
+    let asked = 0;
     try {
-      if (broken < 2 ? await stream() : show(await get(path))) return;
+      if (broken < 2) {
+        if (await stream()) return;
+      } else {
+        const news = await get(path);
+        if (show(news)) return;
+        asked = news.poll_after_ms;
+      }
     } catch (problem) {
       if (problem.status === 404 || problem.status === 401) return;
     }
     // A stream that ends early and often is not getting through: poll, gently.
     if (++broken > 2) pause = Math.min(10000, pause * 1.5);
-    await sleep(jitter(pause), signal).catch(() => {});
+    await sleep(asked ? asked + jitter(asked / 4) : jitter(pause), signal).catch(() => {});
   }
 }

@@ -1,13 +1,17 @@
 // The page of one sale: the clock, the items, and the shopper's slips.
-import { get, patiently } from "./api.js";
-import { begin, buy, end, forget, known, unanswered } from "./attempt.js";
+import { get, patiently, post, Problem } from "./api.js";
+import { begin, buy, end, forget, known, save, unanswered } from "./attempt.js";
 import { countdown } from "./clock.js";
 import { h, jitter, say, sleep, visible, picture } from "./dom.js";
-import { token } from "./session.js";
+import { follow } from "./follow.js";
+import { token, user } from "./session.js";
 import { slip, status, unpaid } from "./slip.js";
-import { clockFace, moment, money, pick, sorry, t } from "./words.js";
+import { clockFace, learn, moment, money, pick, sorry, t } from "./words.js";
 
 const announce = [300, 60, 30, 10, 5];
+
+// Refusals that the gate takes back once it has been shown what it asks for.
+const gated = { queued: 1, ticket_required: 1, challenge_required: 1 };
 
 // Where the sale stands by the server's clock. Opening needs no news from the
 // server: what was scheduled opens when it is time.
@@ -49,7 +53,23 @@ export async function salePage(main, id, clock, signal) {
     if (look) s.heading.focus();
   }
 
-  const cards = sale.items.map((item) => card(item, { sale: () => sale, clock, present }, signal));
+  // The gate's part of the page, loaded when a sale or a refusal asks for it. Modules
+  // with a state of their own are handed over: loaded by name, they would be second ones.
+  let coming;
+  const page = {
+    sale: () => sale, go: (a) => cards.find((c) => c.sku === a.sku)?.go(a), run, clock, present, slips, phase, title, user, token,
+    get, post, patiently, Problem, follow, known, save, unanswered, countdown, learn, moment, clockFace, pick, sorry, t,
+    gate: () => (coming ??= import("./gate.js").then((m) => m.gate(page, signal)).then((g) => {
+      page.keeper = g;
+      run();
+      return g;
+    }).catch((fault) => {
+      coming = null; // the next click may get it
+      throw fault;
+    })),
+  };
+
+  const cards = sale.items.map((item) => card(item, page, signal));
   main.replaceChildren(
     h("div", { class: "hero" },
       h("div", null, h("a", { class: "back", href: "/" }, t("back")), h("h1", { tabindex: -1 }, title), span),
@@ -68,6 +88,8 @@ export async function salePage(main, id, clock, signal) {
     span.textContent = t("window", moment(sale.opens_at), moment(sale.closes_at));
     label.textContent = t({ before: "opens_in", ended: "closed" }[is] || "closes_in");
     main.dataset.phase = is;
+    if (page.keeper) page.keeper.look();
+    else if (sale.needs?.length || sale.degraded?.length) page.gate();
     cards.forEach((c) => c.paint(is, ""));
     if (is === "ended") return void (face.textContent = "");
     countdown(clock, Date.parse(is === "before" ? sale.opens_at : sale.closes_at), (left) => {
@@ -132,7 +154,8 @@ async function resume(sale, cards, present, signal) {
 }
 
 // One item: picture, price, how many, and the button.
-function card(item, { sale, clock, present }, signal) {
+function card(item, page, signal) {
+  const { sale, clock, present } = page;
   const title = pick(item.title);
   const most = Math.max(1, Math.min(item.per_order || 1, item.per_user || Infinity));
   const level = h("p", { class: "level" });
@@ -176,11 +199,12 @@ function card(item, { sale, clock, present }, signal) {
     is = phaseNow;
     wait = waitNow;
     const stock = sale().items.find((i) => i.sku === item.sku)?.level || item.level;
-    const word = busy ? "buying"
+    const word = page.keeper?.word(item.sku, is, stock)
+      || (busy ? "buying"
       : is === "before" ? "opens_in"
       : is !== "open" ? is
-      : { sold_out: "sold_out", all_held: "retry" }[stock] || "buy";
-    const armed = !busy && (word === "buy" || word === "retry");
+      : { sold_out: "sold_out", all_held: "retry" }[stock] || "buy");
+    const armed = !busy && word in { buy: 1, retry: 1, join: 1, choose: 1 };
     level.textContent = t(stock);
     level.dataset.level = stock;
     button.textContent = word === "opens_in" ? `${t(word)} ${wait}` : t(word);
@@ -195,9 +219,11 @@ function card(item, { sale, clock, present }, signal) {
     paint();
     tell("");
     try {
-      for (;;) {
+      for (let shows, refusal, n = 0; ; ) {
         try {
-          const receipt = await buy(attempt, signal, () => tell(t("waiting")));
+          if (refusal || sale().needs?.length) shows = await (await page.gate()).admit(attempt, refusal, shows);
+          refusal = null;
+          const receipt = await buy(attempt, signal, () => tell(t("waiting")), shows);
           if (!unpaid(status(receipt))) {
             end(attempt);
             // The wish under this key is over, and the shopper has a new one.
@@ -212,8 +238,10 @@ function card(item, { sale, clock, present }, signal) {
         } catch (problem) {
           // A hair too early by the server's clock: the same click, when it is time.
           const early = problem.code === "not_open" ? Date.parse(problem.fields.opens_at) - clock.now() : Infinity;
-          if (!(early < 2000)) throw problem;
-          await sleep(Math.max(50, early) + jitter(100), signal);
+          if (early < 2000) await sleep(Math.max(50, early) + jitter(100), signal);
+          // What the page has no words for, the gate has.
+          else if (!refusal && n++ < 5 && (problem.code in gated || !t("e_" + problem.code))) refusal = problem;
+          else throw problem;
         }
       }
     } catch (problem) {
@@ -222,6 +250,7 @@ function card(item, { sale, clock, present }, signal) {
       tell(sorry(problem));
     } finally {
       busy = false;
+      page.keeper?.after(attempt);
       paint();
     }
   }

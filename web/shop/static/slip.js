@@ -136,7 +136,7 @@ export function slip(clock, receipt, { what, activity, back, ended, dismissed },
     face.textContent = digits(left);
     if (!left && unpaid(shown)) text.textContent = t("checking");
   }, life.signal);
-  follow(now.reservation, (news) => {
+  follow("/v1/reservations/" + now.reservation, (news) => {
     paint(news);
     return !unpaid(shown);
   }, life.signal);

@@ -15,12 +15,15 @@ export async function speak(chosen) {
 export const native = () =>
   local.get("sluice/lang") || navigator.languages.map((l) => l.slice(0, 2)).find((l) => l === "zh" || l === "en");
 
+// Adds the words of a part of the page that is loaded later.
+export const learn = async (en, zh) => Object.assign(said, (await (lang === "zh" ? zh : en)()).default);
+
 export const t = (key, ...args) => (typeof said[key] === "function" ? said[key](...args) : said[key]);
 
-// The sentence for a problem; a code from the future gets a general one.
-export function sorry(problem) {
-  return t("e_" + problem.code, problem.fields) ?? t("e_internal");
-}
+// The sentence for a problem; a code from the future, or one that only a fault
+// of this page can cause, gets a general one.
+export const sorry = ({ code, status, fields }) =>
+  t("e_" + code, fields) ?? t(status > 399 && status < 500 ? "e_invalid_request" : "e_internal");
 
 const han = /\p{Script=Han}/u;
 

@@ -3,10 +3,12 @@
 import { Problem } from "/src/api.js";
 import { begin, buy, end, forget, known, unanswered } from "/src/attempt.js";
 import { countdown, digits, ServerClock } from "/src/clock.js";
+import { before, check, hex, rankOf, unhex } from "/src/draw.js";
 import { events, follow } from "/src/follow.js";
+import { about } from "/src/panel.js";
 import { phase } from "/src/sale.js";
 import { status } from "/src/slip.js";
-import { clockFace, money, pick, sorry, speak, t } from "/src/words.js";
+import { clockFace, learn, money, pick, sorry, speak, t } from "/src/words.js";
 
 function is(got, want, what = "") {
   if (JSON.stringify(got) !== JSON.stringify(want)) {
@@ -155,7 +157,7 @@ export async function followResumesThenPolls() {
       json(200, held),
       json(200, { state: "confirmed", order_state: "paid" }),
     ],
-    () => follow("a.0.1.7", (r) => {
+    () => follow("/v1/reservations/a.0.1.7", (r) => {
       seen.push(r.state);
       return r.state === "confirmed";
     }, never()),
@@ -167,8 +169,23 @@ export async function followResumesThenPolls() {
 }
 
 export async function followGivesUpOnWhatIsNotThere() {
-  const asked = await scripted([json(404, { code: "no_such_reservation" })], () => follow("x", () => false, never()));
+  const asked = await scripted([json(404, { code: "no_such_reservation" })], () => follow("/v1/x", () => false, never()));
   is(asked.length, 1);
+}
+
+export async function followAsksWhenItIsToldTo() {
+  const no = () => json(503, { code: "overloaded" });
+  const began = performance.now();
+  const times = [];
+  await scripted([no(), no(), ...[200, 200, 0].map((poll_after_ms, n) => json(200, { n, poll_after_ms }))], () =>
+    follow("/v1/x", (news) => {
+      times.push(performance.now() - began);
+      return news.n === 2;
+    }, never(), true));
+  for (const n of [1, 2]) {
+    const pause = times[n] - times[n - 1];
+    if (pause < 200 || pause > 600) throw new Error("asked again after " + pause + " ms, not 200 and a little");
+  }
 }
 
 export async function oneWishOneKey() {
@@ -259,10 +276,109 @@ export async function words() {
   is(money({ amount: 5, currency: "CNY" }), "¥0.05");
   is(money({ amount: 500, currency: "JPY" }), "¥500");
   is(sorry(new Problem("insufficient", 409, { available: 2 })), "Only 2 left. Choose fewer.");
-  is(sorry(new Problem("from_the_future", 418)), t("e_internal"));
+  is(sorry(new Problem("from_the_future", 418)), t("e_invalid_request"));
+  is(sorry(new Problem("from_the_future", 599)), t("e_internal"));
   await speak("zh");
   is(document.documentElement.lang, "zh-CN");
   is(pick("Arc lamp · 弧光灯"), "弧光灯");
   is(t("buy"), "立即抢购");
   await speak("en");
+}
+
+export async function showsWhatTheGateHandedOut() {
+  localStorage.clear();
+  const a = begin("s1", "lamp", 1);
+  const asked = await scripted(
+    [json(403, { code: "challenge_required" }), json(202, { order: "9", reservation: "s1.0.1.1" })],
+    async () => {
+      await buy(a, never()).catch(() => {});
+      await buy(a, never(), () => {}, { pass: "p", clearance: "c" });
+    },
+  );
+  is(asked.map((r) => JSON.parse(r.body)), [{ sku: "lamp", quantity: 1 }, { sku: "lamp", quantity: 1, pass: "p", clearance: "c" }]);
+  is(asked[0].headers["Idempotency-Key"], asked[1].headers["Idempotency-Key"], "keys");
+  localStorage.clear();
+}
+
+export function waitingOutlastsTheClick() {
+  const old = { clicked: Date.now() - 3600000 };
+  is(!!unanswered(old), false);
+  is(!!unanswered({ ...old, waits: 1 }), true, "in the waiting room");
+  is(!!unanswered({ ...old, waits: 1, order: "9" }), false);
+  is(!!unanswered({ ...old, waits: 1, over: true }), false);
+}
+
+// The estimate and its error in words that promise no more than they say.
+export async function howLongItTakes() {
+  await speak("en");
+  await learn(() => import("/src/gateen.js"), () => import("/src/gatezh.js"));
+  const f = (estimate, error, want) => is(about(t, estimate, error), want, `${estimate} ± ${error}`);
+  f(undefined, undefined, "How long it takes is not known yet.");
+  f(0, 0, "Any moment now.");
+  f(12, 3, "Any moment now.");
+  f(12, 9, "Less than 30 seconds to your turn.");
+  f(30, 0, "About 30 seconds to your turn.");
+  f(40, 8, "About 30 to 50 seconds to your turn.");
+  f(90, 40, "Less than 3 minutes to your turn.");
+  f(180, 60, "About 2 to 4 minutes to your turn.");
+  f(240, 0, "About 4 minutes to your turn.");
+  f(3600, 600, "About 50 to 70 minutes to your turn.");
+  f(9000, 1000, "About 2 to 3 hours to your turn.");
+}
+
+// A draw of five by another program (SHA-256 from the command line).
+const seed = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+const five = [1, 2, 3, 4, 5].map((n) => String(n).repeat(32));
+const facts = async (entries) => {
+  const sha = async (bytes) => hex(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)));
+  return {
+    drawn: true, algorithm: "sha256-sort", seed, drawn_entries: entries.length,
+    commitment: await sha(unhex(seed)), digest: await sha(unhex(entries.join(""))),
+  };
+};
+
+export async function drawsFollowFromTheSeed() {
+  is(hex(unhex("00ff10")), "00ff10");
+  is(before(unhex("01ff"), unhex("0200")), true);
+  is(before(unhex("0200"), unhex("01ff")), false);
+  is(before(unhex("0200"), unhex("0200")), false);
+  const draw = await facts(five);
+  is(draw.commitment, "630dcd2966c4336691125448bbb25b4ff412a49c732db2c8abc1b8581bd710dd");
+  const places = await Promise.all(five.map((_, i) => rankOf(i, 5, unhex(seed), unhex(draw.digest), () => {})));
+  is(places, [4, 2, 0, 3, 1], "ranks");
+
+  const f = async (change, want) => {
+    const ask = { draw, entry: five[3], number: 3, position: 1, seen: draw.commitment, progress: () => {}, ...change };
+    ask.entries = change.entries || (async (from) => ({ entries: five.slice(from, from + 2) })); // in pages of two
+    is(await check(ask), want, JSON.stringify(change));
+  };
+  const ok = { place: 4, of: 5 };
+  await f({}, ok);
+  await f({ seen: undefined }, ok);
+  await f({ position: 4 }, ok);
+  await f({ position: 5 }, { fault: "place" });
+  await f({ seen: "00" }, { fault: "commitment" });
+  await f({ draw: { ...draw, seed: seed.replace("00", "ff") } }, { fault: "commitment" });
+  await f({ draw: { ...draw, digest: seed } }, { fault: "digest" });
+  await f({ entry: five[2] }, { fault: "entry" });
+  await f({ entries: async () => ({ entries: [] }) }, { fault: "digest" });
+  await f({ entries: async () => ({ entries: five }), draw: { ...draw, drawn_entries: 4 } }, { fault: "digest" });
+  await f({ draw: { ...draw, drawn_entries: 100001 } }, { fault: "large" });
+  await f({ draw: { ...draw, drawn: false } }, { fault: "unknown" });
+}
+
+// A hundred thousand are worked through without the page standing still.
+export async function aLargeDrawLeavesThePageAlive() {
+  let longest = 0;
+  let last = performance.now();
+  const beat = setInterval(() => {
+    longest = Math.max(longest, performance.now() - last);
+    last = performance.now();
+  }, 4);
+  const began = performance.now();
+  await rankOf(7, 100000, unhex(seed), unhex(seed), () => {});
+  clearInterval(beat);
+  const took = performance.now() - began;
+  console.info(`100,000 in ${took} ms, longest pause ${longest} ms`);
+  if (longest > 500) throw new Error(`the page stood still for ${longest} ms of ${took}`);
 }
