@@ -37,8 +37,8 @@ const (
 	fewWires   = 64   // connections, as of a balancer that keeps no more
 	settling   = time.Second
 	probing    = time.Second
-	storeReach = 10 * time.Millisecond // that answers of the store take longer, where it is the bound
-	storeHands = 8                     // reads it does at a time
+	storeReach = 20 * time.Millisecond // that answers of the store take longer, where it is the bound
+	storeHands = 16                    // reads it does at a time
 	overActive = "overload"
 )
 

@@ -97,7 +97,7 @@ var rooms = []room{
 	{path: "test/kill/point"},                                                // called by that server only
 	{path: "test/fleet", imports: []string{"test/servers", "internal/gate"}}, // real processes, met as a shopper meets them
 	{path: "test/fleet/faults", imports: []string{"test/fleet", "test/servers", "test/faultproxy", "test/overlay", "storm"}},
-	{path: "bench", imports: []string{"test/servers", "test/faultproxy", "internal/gate"}}, // a store far away is a real one behind a slow network
+	{path: "bench", imports: []string{"test/servers", "test/faultproxy", "internal/gate"}},                           // a store far away is a real one behind a slow network
 	{path: "bench/naive", imports: []string{"test/servers", "internal/gate", "storm"}, clients: []string{"*"}},       // somebody else's design, judged by our oracle
 	{path: "examples", imports: []string{"internal/sale", "internal/catalog", "internal/pricing", "internal/stock"}}, // written as what they become
 	{path: "web"},

@@ -142,11 +142,17 @@ func (s *Server) entries(ctx *fasthttp.RequestCtx, activity string) {
 		b = appendHex(b, e[:])
 	}
 	b = append(b, ']')
-	if len(found) == entriesPage {
+	whole := len(found) == entriesPage
+	if whole {
 		b = strconv.AppendInt(append(b, `,"next":`...), int64(from+len(found)), 10)
 	}
 	reply(ctx, fasthttp.StatusOK, append(b, '}'))
+	if whole { // it never changes
+		ctx.Response.Header.SetCanonical(cacheControl, forLong)
+	}
 }
+
+var forLong = []byte("public, max-age=86400")
 
 func appendHex(b, raw []byte) []byte {
 	return append(hex.AppendEncode(append(b, '"'), raw), '"')

@@ -175,6 +175,14 @@ func (e *engine) known(ctx context.Context) error {
 	return errors.Join(failed, err, e.scale())
 }
 
+// seat has the waiting rooms known before anybody is served, if they can be: those
+// who wait find them a moment later otherwise.
+func (e *engine) seat(ctx context.Context) {
+	if _, err := e.rooms.Step(ctx); err != nil {
+		e.log.Error("waiting rooms are not known yet", "error", err)
+	}
+}
+
 // scale applies the switch that is about rates.
 func (e *engine) scale() error {
 	return e.rules.Limits.Scale(e.rules.Door.Switches.Of("").LimitPercent, e.playbooks.Shelf().Version, time.Now())
@@ -223,4 +231,3 @@ func (p paced) Reserve(ctx context.Context, r stock.Request) (stock.Receipt, err
 	}
 	return receipt, err
 }
-

@@ -100,6 +100,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		c.attempts(m)
 		c.ruled(m)
 		c.shed(m)
+		c.entering(m)
 	}
 	if c.role.console {
 		for _, v := range c.shop.Views() {

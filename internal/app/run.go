@@ -99,7 +99,10 @@ func serve(ctx context.Context, c Config, at *listeners, front *switchboard, out
 		}
 	}
 	g.Add("rules", e.known, nil, workerDeadline)
-	g.Add("activities", func(ctx context.Context) error { return e.show(ctx, c) }, nil, workerDeadline)
+	g.Add("activities", func(ctx context.Context) error {
+		defer e.seat(ctx)
+		return e.show(ctx, c)
+	}, nil, workerDeadline)
 	if e.role.console {
 		pay := console.Server(e.sandbox.Handler())
 		g.Go("payment sandbox", func(ctx context.Context) error { return untilTold(ctx, serving(pay.Serve(at.pay))) }, listenerDeadline)

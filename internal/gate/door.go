@@ -298,6 +298,9 @@ func (d *Door) Asks(activity string) (names []string) {
 	return names
 }
 
+// Suspected is what looked like a program's to rules about challenges.
+func (d *Door) Suspected() []ChallengeCount { return d.now.Load().challenges.Counts() }
+
 // Explanation of a request: see Limits.Explain; and what the other sections say.
 func (d *Door) Explain(now time.Time, f *Facts) Explanation {
 	x := d.Limits.Explain(now, f)

@@ -72,7 +72,7 @@ const (
 // places are the points, in the order in which a purchase meets them.
 var places = []place{
 	{"api: decided, reply not written", serving, 40, purchases, overlay.Before, "\ts.accept(ctx, a, &receipt)\n", ""},
-	{"api: refused, reply not written", serving, 40, purchases, overlay.Before, "\t\ts.remember(ctx, activity, who.User, s.refuse(ctx, err, len(a.lines)), err)\n", ""},
+	{"api: refused, reply not written", serving, 40, purchases, overlay.Before, "\ts.remember(ctx, a.activity, a.who.User, c, err)\n", ""},
 	{"api: payment started, reply not written", serving, 20, payments, overlay.Before, "\ts.replyJSON(ctx, fasthttp.StatusCreated", ""},
 
 	{"log: batch taken, nothing written", serving, 40, committer, overlay.Before, "\t_, err = l.log.Commit()\n", ""},

@@ -1,9 +1,9 @@
 // Package shop is the storefront: one static shell, a stylesheet, and plain ES
 // modules, embedded in the binary. There is no build step. What a bundler would
-// do is done once at start, in memory: the modules that app.js imports are
-// joined into one file, every file gets a name with the hash of its content,
-// references between files are rewritten to those names, and each body is
-// compressed ahead of time.
+// do is done once at start, in memory: app.js, and each part that the page loads
+// only when a sale asks for it, is joined into one file with the modules that it
+// imports, every file gets a name with the hash of its content, references between
+// files are rewritten to those names, and each body is compressed ahead of time.
 //
 // Invariants: an asset's URL changes whenever its bytes do, so assets may be
 // cached for ever; the shell, which names them, is always revalidated; the same

@@ -141,8 +141,12 @@ func (g *gradient) turn(now int64, w sample) bool {
 
 func (g *gradient) ordinary(now int64, w sample, n int, mean float64) {
 	lowest := g.bound(len(g.o.Shares) - 1)
-	if !w.refused && 2*w.peak < lowest { // quiet: whatever it takes, it does not take it because of us
-		g.learn(w, 0.2)
+	if !w.refused && 2*w.peak < lowest { // quiet: the limit is not reached, and a probe would show nothing
+		// Below the lowest limit, whatever work takes, it does not take it because of
+		// us. Above, it may wait for others already, though the limit is far away.
+		if expected, measured := g.compare(w); 2*w.peak < g.least() || measured <= expected {
+			g.learn(w, 0.2)
+		}
 		g.probeAt = now + g.jittered(g.o.ProbeEvery)
 		g.begin(now, 0)
 		return
@@ -263,6 +267,9 @@ func (g *gradient) bound(i int) int {
 	}
 	return max(1, int(b))
 }
+
+// least is the bound of the least important class under the lowest limit.
+func (g *gradient) least() int { return int(float64(g.o.Min) * g.o.Shares[len(g.o.Shares)-1]) }
 
 // jittered is between three and five quarters of d, in ns.
 func (g *gradient) jittered(d time.Duration) int64 {

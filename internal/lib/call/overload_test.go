@@ -289,6 +289,25 @@ func TestUnusedLimitDoesNotGrow(t *testing.T) {
 	}
 }
 
+// TestQueueFarBelowTheLimit works a server just so hard that work waits for it, and
+// far fewer are in flight than a high first limit admits: what that takes must not
+// be learned as what work takes, or the flood that follows finds a queue no longer
+// than usual.
+func TestQueueFarBelowTheLimit(t *testing.T) {
+	limit := adaptive(t, call.AdaptiveOptions{Initial: 256, Min: 16, Tolerance: 2})
+	s := newServer(limit)
+	s.offer(paying, 0, 5*time.Second, 0.2*capacity)
+	s.offer(paying, 5*time.Second, time.Minute, capacity)
+	s.offer(paying, time.Minute, 2*time.Minute, 3*capacity)
+	s.run(70*time.Second, 2*time.Minute)
+	if u := limit.Status().Classes[0].Unqueued; u > 15*time.Millisecond {
+		t.Errorf("unqueued time is taken to be %v, it is 10 ms", u)
+	}
+	if p99 := s.tally[paying].p99(); p99 > 100*time.Millisecond {
+		t.Errorf("p99 %v under a limit of %d, before 16 workers", p99, limit.Status().Limit)
+	}
+}
+
 // TestSlowerAndFasterAgain makes all work take four times as long for a while,
 // as when a database is sick. The limit must neither sink to its minimum nor stay
 // there.

@@ -1,7 +1,7 @@
 // What the shopper sees of the gate: the waiting room, the check for a person,
 // and, without being seen, the ticket. Loaded by the page of a sale that asks for
 // one of them, which hands over itself and the modules that have a state (sale.js).
-import { h, jitter, say, sleep } from "./dom.js";
+import { h, say, sleep } from "./dom.js";
 import { waitingRoom } from "./room.js";
 
 // What is said about a shop that has switched something off, in this order.

@@ -14,6 +14,8 @@ CREATE TABLE IF NOT EXISTS gate_lists (
     removed  TINYINT        NOT NULL,
     PRIMARY KEY (subject, kind, list, activity),
     UNIQUE KEY gate_lists_revision (revision),
+    KEY gate_lists_list (list, revision),
+    KEY gate_lists_activity (activity, revision),
     KEY gate_lists_ends_at (ends_at)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 

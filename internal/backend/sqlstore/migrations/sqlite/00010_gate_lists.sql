@@ -15,6 +15,8 @@ CREATE TABLE gate_lists (
     PRIMARY KEY (subject, kind, list, activity)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX gate_lists_revision ON gate_lists (revision);
+CREATE INDEX gate_lists_list ON gate_lists (list, revision);
+CREATE INDEX gate_lists_activity ON gate_lists (activity, revision);
 CREATE INDEX gate_lists_ends_at ON gate_lists (ends_at);
 
 CREATE TABLE gate_lists_state (
