@@ -99,10 +99,10 @@ func (a *actor) post(method, path string, body any, into any, again step) bool {
 }
 
 // enter is how an actor begins: a person looks at the page, which says what a
-// purchase needs.
+// purchase needs; a bot tries what there may be.
 func enter(a *actor) {
 	if a.kind == bot {
-		buy(a)
+		join(a)
 		return
 	}
 	var page struct {
@@ -176,7 +176,13 @@ func (a *actor) refused(reply answer, again step) {
 	switch code {
 	case "sold_out", "ended", "limit_reached", "not_eligible", "registration_closed", "invalid_request", "no_such_activity", "unauthenticated":
 		return // nothing is to be had here
-	case "no_queue", "no_ticket_needed":
+	case "no_queue":
+		if a.kind == bot && a.ticket == "" {
+			a.then(a.think(), getTicket)
+			return
+		}
+		a.then(a.think(), buy)
+	case "no_ticket_needed":
 		a.then(a.think(), buy)
 	case "not_queued":
 		a.then(a.think(), join)

@@ -82,6 +82,20 @@ func TestPeopleGetMoreThanBots(t *testing.T) {
 	}
 }
 
+// TestQueueIsFair: among those who are there in time chance decides, and a bot has
+// as good a one as anybody.
+func TestQueueIsFair(t *testing.T) {
+	t.Parallel()
+	_, o := fair(t)
+	o.Queue = true
+	people, bots := treated(t, o)
+	// Of 208 who are there in time 130 are bots: 1.25 of their share, and 0.12 is a
+	// standard deviation.
+	if bots.FairShare < 0.8 || bots.FairShare > 1.7 || people.FairShare < 0.3 || people.Queue.Joined < 100 || bots.Queue.Joined < 100 {
+		t.Errorf("people got %.2f of their share, bots %.2f", people.FairShare, bots.FairShare)
+	}
+}
+
 // checkManners: people have an address each and say that they are browsers; bots share
 // addresses, say what they are, and hammer before the opening.
 func (g *stallGate) checkManners(t *testing.T, people, bots int) {

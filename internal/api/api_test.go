@@ -462,3 +462,31 @@ func TestTokensAreNeverLogged(t *testing.T) {
 		t.Errorf("the cause was told outside: %s", a.body)
 	}
 }
+
+// A server that is told to stop before it has begun does not begin: a process that
+// is ended in its first moment ends.
+func TestShutdownBeforeServe(t *testing.T) {
+	b := &business{views: someViews()}
+	server, _ := newServer(t, b, &clock{now: noon.Time()}, nil)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ln) }()
+	select {
+	case err := <-served:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("serves after its shutdown")
+	}
+	if c, err := net.Dial("tcp", ln.Addr().String()); err == nil {
+		_ = c.Close()
+		t.Error("the listener is open")
+	}
+}

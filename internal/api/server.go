@@ -142,6 +142,10 @@ type Server struct {
 	end      context.CancelFunc
 	draining atomic.Bool
 
+	mu       sync.Mutex
+	listener net.Listener // being served, or about to be
+	over     bool         // nothing is served any more
+
 	counts   [codes]atomic.Uint64
 	accepted atomic.Uint64
 	replayed atomic.Uint64
@@ -201,8 +205,18 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-// Serve answers requests on ln until Shutdown, and closes ln.
-func (s *Server) Serve(ln net.Listener) error { return s.http.Serve(ln) }
+// Serve answers requests on ln until Shutdown, also one that came before, and
+// closes ln.
+func (s *Server) Serve(ln net.Listener) error {
+	s.mu.Lock()
+	if s.over {
+		s.mu.Unlock()
+		return ln.Close()
+	}
+	s.listener = ln
+	s.mu.Unlock()
+	return s.http.Serve(ln)
+}
 
 // Tasks keep the event streams alive and up to date.
 func (s *Server) Tasks() []run.Task {
@@ -226,10 +240,19 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
 	s.streams.close()
 	s.places.close()
+	s.mu.Lock()
+	s.over = true
+	if s.listener != nil {
+		_ = s.listener.Close() // the HTTP server forgets one that it has not begun to serve
+	}
+	s.mu.Unlock()
 	err := s.http.ShutdownWithContext(ctx)
 	s.streams.close() // those that began in between
 	s.places.close()
 	s.end()
+	if errors.Is(err, net.ErrClosed) {
+		return nil // by us
+	}
 	return err
 }
 
