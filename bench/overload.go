@@ -38,7 +38,7 @@ const (
 	settling   = time.Second
 	probing    = time.Second
 	storeReach = 20 * time.Millisecond // that answers of the store take longer, where it is the bound
-	storeHands = 16                    // reads it does at a time
+	storeHands = 12                    // reads it does at a time
 	overActive = "overload"
 )
 

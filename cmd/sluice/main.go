@@ -20,6 +20,7 @@ type commands struct {
 	Doctor  doctorCommand  `cmd:"" help:"Check the machine and the configuration before a sale."`
 	Config  configCommand  `cmd:"" help:"Check or print the configuration."`
 	Token   tokenCommand   `cmd:"" help:"Sign a shopper's token with the data directory's key."`
+	Draw    drawCommand    `cmd:"" help:"Check the draw of a waiting room, as anybody can; exit 1 if it does not hold."`
 	Wal     walCommand     `cmd:"" help:"Look into the ledger's log."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }

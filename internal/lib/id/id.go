@@ -160,6 +160,11 @@ func Marked(id uint64, user string) bool {
 	return Gene(id) == geneOf(sum) && id&(1<<sequenceBits-1) == markOf(sum)
 }
 
+// Shard is the logical shard of the user that an id was minted for: for every
+// id of For(user) it is shard.Of(user), 0..shard.Logical-1. Of a number that no
+// source minted it is some shard, where nothing will be found.
+func Shard(id uint64) int { return int(Gene(id)) }
+
 // Gene is the gene in an id, 0..Genes-1.
 func Gene(id uint64) uint16 { return uint16(id >> geneShift & (Genes - 1)) }
 
