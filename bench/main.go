@@ -146,6 +146,7 @@ func suites(quick bool) []suite {
 	}
 	return []suite{
 		{"./internal/backend/walstock", "Reserve|Refuse", "1s", count},
+		{"./internal/gate", "Door", "1s", count},
 		{"./internal/lib/wal", "Read", "1s", count},
 		{"./internal/backend/sqlstore", "Land|RawInsert", orders, count},
 	}

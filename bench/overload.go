@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,7 +22,7 @@ import (
 // What each scene is, for the report.
 var (
 	aboutStore = fmt.Sprintf(`Orders are in a MariaDB behind a network that delays its answers by %v, read over %d connections: they, and not the
-server's core, are what is scarce. %d connections of shoppers; who finds all of them taken waits for one.`, storeReach, storeHands, manyWires)
+server's core, are what is scarce; payers take their part of it. %d connections of shoppers; who finds all of them taken waits for one.`, storeReach, storeHands, manyWires)
 	aboutCore = fmt.Sprintf(`Orders are in the embedded store on the server's own core. %d connections of shoppers; who finds all of them taken waits
 for one, first come first served, and leaves after a second. What cannot be refused in time makes everybody late.`, manyWires)
 	aboutFront = fmt.Sprintf(`The same behind a balancer that keeps %d connections for such reads and turns away who finds none free (counted as no answer);
@@ -240,7 +241,7 @@ func (th *theatre) play(ctx context.Context, t servers.TB, s *scene, p plan) err
 			beside.Go(func() { one.payers, failed = th.desk.run(ctx, settling, settling+p.duration) })
 			one.seen, err = (&flood{addr: th.addr, requests: th.requests, connections: s.wires, noQueue: s.noQueue}).run(ctx, arrive, settling)
 			beside.Wait()
-			return firstOf(err, failed)
+			return errors.Join(err, failed)
 		})
 		if err == nil && one.seen.Wrong > 0 {
 			err = fmt.Errorf("%d answers were neither 200 nor a refusal", one.seen.Wrong)
@@ -304,15 +305,6 @@ func (th *theatre) measureCapacity(ctx context.Context, t servers.TB, s *scene) 
 	}
 	if s.capacity == 0 {
 		return fmt.Errorf("nothing was served")
-	}
-	return nil
-}
-
-func firstOf(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }

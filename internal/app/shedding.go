@@ -21,9 +21,10 @@ type shed struct {
 	work gate.Work
 }
 
-// Get implements order.Store.
+// Get implements order.Store. Whoever looks at an order has one, and may be waiting
+// to hear that it is paid: that is not browsing.
 func (s shed) Get(ctx context.Context, id stock.OrderID) (order.Order, error) {
-	return admitted(ctx, s.by, s.work, func() (order.Order, error) { return s.Store.Get(ctx, id) })
+	return admitted(ctx, s.by, min(s.work, gate.Buying), func() (order.Order, error) { return s.Store.Get(ctx, id) })
 }
 
 // List implements order.Store.
