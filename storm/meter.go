@@ -63,6 +63,14 @@ func (m *meter) attempts() uint64 {
 	return m.total.attempts
 }
 
+// soFar is all that was counted so far.
+func (m *meter) soFar() counts {
+	m.drain()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.total
+}
+
 func (m *meter) show(since counts, p99 float64, span time.Duration) {
 	refusals := map[string]uint64{}
 	for i, n := range since.refused {

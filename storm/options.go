@@ -42,6 +42,8 @@ type Options struct {
 	Tickets   bool    `help:"One-time tickets, in the same way."`
 	Challenge string  `help:"Challenges, in the same way: always, or of who looks like a bot (suspect)." enum:",always,suspect" default:""`
 
+	Playbook string `help:"Playbook that is pulled for the middle third of the rush, and reverted: the report tells what each third was answered."`
+
 	RestartCmd string `help:"Shell command run half-way that kills the server and starts it again."`
 	Steps      bool   `help:"Raise the rate step by step until p99 passes 200 ms or errors 1%, and report the knee."`
 	JSON       bool   `help:"Print the report as JSON." name:"json"`
@@ -126,6 +128,8 @@ func (o *Options) Validate() error {
 	percent("lose", o.Lose)
 	percent("bots", o.Bots)
 	check(o.Challenge == "" || o.Challenge == "always" || o.Challenge == "suspect", "--challenge %q is neither always nor suspect", o.Challenge)
+	check(!o.Steps || o.Playbook == "", "--steps pulls no playbook")
+	check(len(o.Playbook) <= 40, "--playbook: an id has at most 40 characters")
 	check(!o.Steps || !o.profiled(), "--steps raises the rate of a schedule, which people and bots do not have")
 	check(o.Pay > 0, "--pay 0: without payers nothing is ever sold")
 	if len(faults) > 0 {

@@ -52,6 +52,7 @@ type Report struct {
 	Notes         []string       `json:"notes,omitempty"`
 	Linear        *Linear        `json:"linear,omitempty"`   // nil = the history was not checked
 	Profiles      []Treatment    `json:"profiles,omitempty"` // people and bots, where users act for themselves
+	Thirds        []Third        `json:"thirds,omitempty"`   // of the rush, with --playbook
 	Knee          *Knee          `json:"knee,omitempty"`     // with --steps
 
 	// Violations are what the oracle and the server's own proof found wrong,
@@ -126,7 +127,7 @@ func (r *rehearsal) report(m *meter, f facts) Report {
 	if r.play != nil {
 		report.Profiles = r.play.results
 	}
-	report.Linear = r.linear
+	report.Linear, report.Thirds = r.linear, r.thirds
 	report.Notes = r.notes.list()
 	return report
 }
@@ -151,6 +152,9 @@ func (r Report) Write(w io.Writer, asJSON bool) error {
 	row("attempts", "%d; %.0f/s over %.1f s (%d/s asked for, %d not sent)", r.Attempts, r.AchievedRate, r.Seconds, r.Rate, r.Unsent)
 	row("accepted", "%d reservations, at most %d at once", r.Accepted, r.PeakHeld)
 	row("refused", "%s", ranked(r.Refused, len(r.Refused)))
+	for _, third := range r.Thirds {
+		row("playbook "+third.When, "%s", third)
+	}
 	row("no answer", "%d errors, %d dropped on purpose", r.Errors, r.Lost)
 	for _, t := range r.Profiles {
 		t.rows(row)

@@ -68,6 +68,8 @@ type rehearsal struct {
 	streams  chan struct{} // bounds the streams of events that are read at once
 	faults   []*Fault      // when the rush is over
 
+	meter   *meter
+	thirds  []Third  // of the rush, with a playbook
 	history *history // nil = nothing is recorded
 	linear  *Linear  // what its check came to
 
@@ -120,6 +122,7 @@ func rehearse(ctx context.Context, o Options, wait patience, progress io.Writer)
 	work, stop := context.WithCancel(ctx)
 	defer stop()
 	meter := newMeter(r, progress)
+	r.meter = meter
 	var background sync.WaitGroup
 	background.Go(func() { r.agenda.work(work, r.o.Connections) })
 	background.Go(func() { r.sampling(work) })
@@ -270,6 +273,9 @@ func (r *rehearsal) rush(ctx context.Context) {
 		})
 	case r.o.RestartCmd != "":
 		beside.Go(func() { r.restart(ctx) })
+	}
+	if r.o.Playbook != "" {
+		beside.Go(func() { r.underPlaybook(rush) })
 	}
 	if r.play != nil {
 		r.play.run(rush, r.began.Add(r.o.Duration))
