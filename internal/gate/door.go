@@ -24,8 +24,9 @@ type Door struct {
 	once      once
 	suspicion *Suspicion
 	now       atomic.Pointer[doorSet]
-	black     *ruling
-	grey      *ruling
+	black     ruling
+	grey      ruling
+	switched  [switches]tally // refusals by switches that ask for something
 }
 
 // once lets a slip be used once: first is true for the first who asks. Until then
@@ -36,8 +37,8 @@ type once interface {
 
 // doorSet is an edition's sections, made ready. Immutable but for counts.
 type doorSet struct {
-	rulings     map[string]*ruling // of tickets, rooms and challenges, by id
-	order       []*ruling
+	rulings     map[string]ruling // of tickets, rooms and challenges, by id
+	order       []ruling
 	eligibility *eligibility
 	challenges  *Challenges
 	tickets     *Tickets
@@ -45,21 +46,23 @@ type doorSet struct {
 }
 
 // ruling is a rule that asks for something, with its counts, which survive an
-// edit.
+// edit. The zero ruling asks for nothing.
 type ruling struct {
-	Refused
+	*Refused
 	mode   string
 	counts *tally
 }
 
+func (r ruling) asks() bool { return r.Refused != nil }
+
 // refuse counts a refusal and answers it; nil if the rule is only a shadow.
-func (r *ruling) refuse() error {
+func (r ruling) refuse() error {
 	if r.mode == Shadow {
 		r.counts.shadow.Add(1)
 		return nil
 	}
 	r.counts.refused.Add(1)
-	return &r.Refused
+	return r.Refused
 }
 
 // NewDoor begins with the default rules, empty lists and all switches off. What it
@@ -68,8 +71,8 @@ func (r *ruling) refuse() error {
 func NewDoor(now time.Time, seal *Seal, once once) *Door {
 	l := NewLimits(now)
 	d := &Door{Limits: l, Switches: NewActive(l, now), Lists: NewLists(), seal: seal, once: once, suspicion: NewSuspicion(now)}
-	d.black = &ruling{Refused{"blacklist", l.slotOf(blackList, now), ErrNotEligible}, On, &tally{}}
-	d.grey = &ruling{Refused{"greylist", l.slotOf(greyList, now), ErrChallengeRequired}, On, &tally{}}
+	d.black = ruling{&Refused{"blacklist", l.slotOf(blackList, now), ErrNotEligible}, On, &tally{}}
+	d.grey = ruling{&Refused{"greylist", l.slotOf(greyList, now), ErrChallengeRequired}, On, &tally{}}
 	next, err := d.prepare(l.Edition(), now)
 	if err != nil {
 		panic(err) // the default rules are valid, or the program is wrong
@@ -96,11 +99,11 @@ func (d *Door) prepare(e Edition, now time.Time) (next *doorSet, err error) {
 	if old == nil {
 		old = &doorSet{}
 	}
-	next = &doorSet{rulings: map[string]*ruling{}, rooms: map[string]*RoomRule{}}
+	next = &doorSet{rulings: map[string]ruling{}, rooms: map[string]*RoomRule{}}
 	slotOf := func(name string) uint8 { return d.Limits.slotOf(name, now) }
 	add := func(section, id, mode string, why error) {
-		r := &ruling{Refused{id, slotOf(section + id), why}, mode, &tally{}}
-		if had := old.rulings[id]; had != nil {
+		r := ruling{&Refused{id, slotOf(section + id), why}, mode, &tally{}}
+		if had := old.rulings[id]; had.asks() {
 			r.counts = had.counts
 		}
 		next.rulings[id] = r
@@ -158,7 +161,7 @@ func (d *Door) shows(set *doorSet, on *Effective, standing Standing, now time.Ti
 	if claim != "" {
 		claims = append(claims, claim)
 	}
-	if _, asks := set.roomOf(f.Activity, on); asks != nil {
+	if _, asks := d.roomOf(set, f.Activity, on); asks.asks() {
 		slip, err := d.seal.Open(Pass, f.Shows.Pass, f.Activity, f.User, now)
 		if err == nil && asks.mode == On {
 			claims = append(claims, slip.Claim())
@@ -172,8 +175,8 @@ func (d *Door) shows(set *doorSet, on *Effective, standing Standing, now time.Ti
 	if len(claims) > 0 || standing == White {
 		return claims, nil
 	}
-	asks := d.asks(set, on, standing, now, f)
-	if asks == nil {
+	asks := d.clearanceFor(set, on, standing, now, f)
+	if !asks.asks() {
 		return nil, nil
 	}
 	slip, err := d.seal.Open(Clearance, f.Shows.Clearance, f.Activity, f.User, now)
@@ -183,41 +186,50 @@ func (d *Door) shows(set *doorSet, on *Effective, standing Standing, now time.Ti
 	return []string{slip.Claim()}, nil
 }
 
-// roomOf answers the waiting room of an activity, and the rule that asks for its
-// pass; nil where there is none.
-func (s *doorSet) roomOf(activity string, on *Effective) (Room, *ruling) {
-	if r := s.rooms[activity]; r != nil && (r.Mode == On || !on.Queue) {
-		return r.Room(), s.rulings[r.ID]
+// roomOf answers the waiting room of an activity, and what asks for its pass;
+// nothing where there is none.
+func (d *Door) roomOf(set *doorSet, activity string, on *Effective) (*RoomRule, ruling) {
+	own := set.rooms[activity]
+	switch {
+	case own != nil && (own.Mode == On || !on.Queue):
+		return own, set.rulings[own.ID]
+	case !on.Queue:
+		return nil, ruling{}
+	case own == nil:
+		own = &usualRoom
 	}
-	if on.Queue {
-		r := &RoomRule{}
-		if own := s.rooms[activity]; own != nil {
-			r = own
-		}
-		return r.Room(), &ruling{*on.Refused(SwitchQueue), On, &tally{}}
-	}
-	return Room{}, nil
+	return own, d.bySwitch(on, SwitchQueue)
+}
+
+// usualRoom is that of an activity without a rule for one.
+var usualRoom RoomRule
+
+// bySwitch is the ruling of a switch that is on.
+func (d *Door) bySwitch(on *Effective, s Switch) ruling {
+	return ruling{on.Refused(s), On, &d.switched[s]}
 }
 
 // Room answers the waiting room before an activity, by a rule or by a playbook.
 func (d *Door) Room(activity string) (Room, bool) {
-	room, asks := d.now.Load().roomOf(activity, d.Switches.Of(activity))
-	return room, asks != nil
+	room, asks := d.roomOf(d.now.Load(), activity, d.Switches.Of(activity))
+	if !asks.asks() {
+		return Room{}, false
+	}
+	return room.Room(), true
 }
 
-// asks answers what asks a request for a clearance, nil if nothing does.
-func (d *Door) asks(set *doorSet, on *Effective, standing Standing, now time.Time, f *Facts) *ruling {
+// clearanceFor answers what asks a request for a clearance, if anything does.
+func (d *Door) clearanceFor(set *doorSet, on *Effective, standing Standing, now time.Time, f *Facts) ruling {
 	demand, yes := set.challenges.Needs(now, f, on.Captcha, standing == Grey)
-	if !yes {
-		return nil
-	}
-	if r := set.rulings[demand.By]; r != nil {
+	switch r := set.rulings[demand.By]; {
+	case !yes:
+		return ruling{}
+	case r.asks():
 		return r
+	case on.Captcha:
+		return d.bySwitch(on, SwitchCaptcha)
 	}
-	if standing == Grey && !on.Captcha {
-		return d.grey
-	}
-	return &ruling{*on.Refused(SwitchCaptcha), On, &tally{}}
+	return d.grey
 }
 
 // Approach decides who may have a ticket or a place in a queue: whoever could buy
@@ -231,17 +243,17 @@ func (d *Door) Approach(ctx context.Context, now time.Time, f *Facts) error {
 	}
 	set.challenges.Observe(now, f)
 	standing := d.Lists.Standing(now, f)
-	switch standing {
-	case Black:
+	if standing == Black {
 		return d.black.refuse()
-	case White:
-		return nil
 	}
 	if r := set.eligibility.Check(f); r != nil {
 		return r
 	}
-	asks := d.asks(set, on, standing, now, f)
-	if asks == nil {
+	if standing == White {
+		return nil
+	}
+	asks := d.clearanceFor(set, on, standing, now, f)
+	if !asks.asks() {
 		return nil
 	}
 	slip, err := d.seal.Open(Clearance, f.Shows.Clearance, f.Activity, f.User, now)
@@ -286,7 +298,7 @@ func (d *Door) Kind(now time.Time, f *Facts) string {
 // everybody: "queue", "ticket", "challenge".
 func (d *Door) Asks(activity string) (names []string) {
 	on, set := d.Switches.Of(activity), d.now.Load()
-	if _, asks := set.roomOf(activity, on); asks != nil && asks.mode == On {
+	if _, asks := d.roomOf(set, activity, on); asks.asks() && asks.mode == On {
 		names = append(names, "queue")
 	}
 	if r := set.tickets.Rule(activity); r != nil && r.Mode == On {
@@ -331,12 +343,13 @@ func (d *Door) Counts() []RuleCount {
 	for _, c := range set.challenges.Counts() {
 		shadows[c.Rule] = c.Shadow
 	}
-	for _, r := range append(slices.Clip(set.order), d.black, d.grey) {
-		if r.Slot == d.black.Slot || r.Slot == d.grey.Slot {
-			if r.counts.refused.Load() == 0 {
-				continue // nobody need hear of lists that nobody uses
-			}
-		}
+	others := []ruling{d.black, d.grey}
+	for _, s := range []Switch{SwitchQueue, SwitchCaptcha} {
+		others = append(others, ruling{&Refused{Rule: "switch:" + s.String()}, On, &d.switched[s]})
+	}
+	// Nobody need hear of lists and switches that nobody uses.
+	others = slices.DeleteFunc(others, func(r ruling) bool { return r.counts.refused.Load() == 0 })
+	for _, r := range append(slices.Clip(set.order), others...) {
 		counts = append(counts, RuleCount{Rule: r.Rule, Allowed: r.counts.allowed.Load(), Refused: r.counts.refused.Load(), ShadowRefused: r.counts.shadow.Load() + shadows[r.Rule]})
 	}
 	return counts

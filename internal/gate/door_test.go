@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -178,13 +179,48 @@ func TestDoorUnderSwitches(t *testing.T) {
 func TestDoorRefusesWithoutAllocating(t *testing.T) {
 	d := doorWith(t, everything(On))
 	f := &Facts{Class: Purchases, Activity: "act", User: "ann", Claims: &Claims{Level: 2}}
-	n := testing.AllocsPerRun(1000, func() {
-		if _, err := d.Enter(t.Context(), noon, f); err == nil {
-			t.Fatal("let in")
+	refused := func(d *Door) {
+		t.Helper()
+		n := testing.AllocsPerRun(1000, func() {
+			if _, err := d.Enter(t.Context(), noon, f); err == nil {
+				t.Fatal("let in")
+			}
+		})
+		if n != 0 {
+			t.Errorf("%v allocations", n)
 		}
-	})
-	if n != 0 {
-		t.Errorf("%v allocations", n)
+	}
+	refused(d)
+	for _, s := range []Switches{{Queue: true}, {Captcha: true}, {ReadOnlyOrders: true}} {
+		d := doorWith(t, RuleSet{})
+		if err := d.Switches.Apply([]Pulled{{Playbook: "pb", Steps: []PlaybookStep{{Switches: s}}}}); err != nil {
+			t.Fatal(err)
+		}
+		refused(d)
+		counted := false
+		for _, c := range d.Counts() {
+			counted = counted || strings.HasPrefix(c.Rule, "switch:") && c.Refused >= 1000
+		}
+		if counted == s.ReadOnlyOrders { // which the counts of codes tell of
+			t.Errorf("%+v: counted %v", s, counted)
+		}
+	}
+}
+
+// The white list spares a challenge, and no condition: nobody waits in vain.
+func TestWhiteListedStillHaveToBeEligible(t *testing.T) {
+	d := doorWith(t, everything(On))
+	d.Lists.apply(d.Lists.now.Load(), []ListEntry{{List: "white", Kind: "user", Subject: "ann", Revision: 1}}, true)
+	f := &Facts{Class: Slips, Activity: "act", User: "ann"}
+	if d.Lists.Standing(noon, f) != White {
+		t.Fatal("not on the list")
+	}
+	if err := d.Approach(t.Context(), noon, f); !errors.Is(err, ErrNotEligible) {
+		t.Errorf("at level 0: %v", err)
+	}
+	f.Claims = &Claims{Level: 2}
+	if err := d.Approach(t.Context(), noon, f); err != nil {
+		t.Errorf("at level 2: %v", err)
 	}
 }
 

@@ -75,7 +75,7 @@ func newSuspicion(people, networks int, start time.Time) *Suspicion {
 	return &Suspicion{seed: maphash.MakeSeed(), start: start, people: make([]person, places(people)), networks: make([]neighbours, places(networks))}
 }
 
-// Observe notes an attempt: a purchase, before the opening too, a ticket or a
+// Observe notes an attempt: a purchase that the board does not refuse, a ticket or a
 // place in a queue asked for. It keeps nothing of f.
 func (s *Suspicion) Observe(now time.Time, f *Facts) {
 	user := s.key(f.User)

@@ -42,7 +42,7 @@ export default {
   rejoin: "Join again",
 
   fair: "How this is fair",
-  fair_how: "Before anybody could join, the shop chose a secret seed and published its fingerprint. At the draw it publishes the seed itself. The order follows from the seed and the list of everybody who is in, so nobody, the shop included, can choose a place.",
+  fair_how: "Before anybody could join, the shop chose a secret seed and published its fingerprint. At the draw it publishes the seed itself. The order follows from the seed and the list of everybody who is in: if either were changed afterwards, the check would fail.",
   f_entry: "Your entry",
   f_commitment: "Fingerprint of the seed",
   f_seed: "Seed",
