@@ -88,8 +88,8 @@ var rooms = []room{
 
 	{path: "storm", imports: []string{"internal/gate", "internal/lib", "internal/backend/sqlstore", "internal/order",
 		"internal/proof", "internal/stock", "internal/pricing"}, clients: []string{"*"}},
-	{path: "sim", imports: []string{"internal"}, clients: []string{"*"}},                            // drives the parts that app puts together
-	{path: "test/servers", clients: []string{"github.com/go-sql-driver/mysql", "golang.org/x/sys"}}, // replication is set up in SQL
+	{path: "sim", imports: []string{"internal"}, clients: []string{"*"}},                                                        // drives the parts that app puts together
+	{path: "test/servers", clients: []string{"github.com/go-sql-driver/mysql", "github.com/twmb/franz-go", "golang.org/x/sys"}}, // replication is set up in SQL, and only a client knows when brokers know each other
 	{path: "test/faultproxy"},
 	{path: "test/overlay"},                                                   // reads sources as text
 	{path: "test/mutants", imports: []string{"test/overlay"}},                // builds with go

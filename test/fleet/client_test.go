@@ -149,9 +149,17 @@ func (s *shop) eventually(what string, right func() bool) {
 // sent as it comes.
 func (s *shop) follow(at, user string, reservation any) <-chan string {
 	s.Helper()
+	return s.events(at+"/v1/reservations/"+reservation.(string)+"/events", user, func(event map[string]any) string {
+		return event["state"].(string) + "/" + event["order_state"].(string)
+	})
+}
+
+// events reads an event stream until it ends, and sends what is read of each event.
+func (s *shop) events(url, user string, read func(event map[string]any) string) <-chan string {
+	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
 	s.Cleanup(cancel)
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, at+"/v1/reservations/"+reservation.(string)+"/events", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -161,7 +169,7 @@ func (s *shop) follow(at, user string, reservation any) <-chan string {
 		s.Fatal(err)
 	}
 	if answer.StatusCode != 200 {
-		s.Fatalf("events of %v: %s", reservation, answer.Status)
+		s.Fatalf("%s: %s", url, answer.Status)
 	}
 	states := make(chan string, 8)
 	go func() {
@@ -171,7 +179,7 @@ func (s *shop) follow(at, user string, reservation any) <-chan string {
 			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
 				var event map[string]any
 				_ = json.Unmarshal([]byte(data), &event)
-				states <- event["state"].(string) + "/" + event["order_state"].(string)
+				states <- read(event)
 			}
 		}
 	}()

@@ -182,6 +182,7 @@ func (f *Fleet) config(role, dir, listen, ops, stock string) string {
 		"public: http://" + f.public,
 		fmt.Sprintf("stock: %q", stock),
 		"payment: sandbox://" + f.pay,
+		fmt.Sprintf("gateways: %d", f.o.Gateways),
 		"log: " + f.o.Log,
 	}
 	if f.o.Demo && role != "worker" {

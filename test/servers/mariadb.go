@@ -95,14 +95,19 @@ func mariadb(t TB, id int, role string, opts []Option) *Database {
 			d.frame = fmt.Sprintf("%sport=%s\nserver-id=%d\n", mariadbFrame, port, id)
 			d.own = strings.Join(o.config, "\n")
 			file := filepath.Join(dir, mariadbConf)
-			// The data directory by its full name: the server works inside of it.
-			args := []string{"--defaults-file=" + file, "--datadir=" + filepath.Join(dir, "data")}
+			// The data directory by its full name: the server works inside of it. Its
+			// own place for temporary tables: a mariadbd that starts takes away all
+			// that it finds in the common one, and others that use them crash.
+			args := []string{"--defaults-file=" + file, "--datadir=" + filepath.Join(dir, "data"), "--tmpdir=" + filepath.Join(dir, "tmp")}
 			if os.Getuid() == 0 {
 				args = append(args, "--user=root") // it refuses to be root by accident
 			}
 			return args, d.writeConf(file, role)
 		},
 		Prepare: func(dir string) error {
+			if err := os.MkdirAll(filepath.Join(dir, "tmp"), 0o700); err != nil {
+				return err
+			}
 			data := filepath.Join(dir, "data")
 			if _, err := os.Stat(data); err == nil {
 				return nil
@@ -249,7 +254,7 @@ func mariadbTemplate(t TB) string {
 }
 
 func fillTemplate(server, install, dir string) error {
-	small := []string{"--no-defaults", "--datadir=" + dir, "--innodb-log-file-size=16M", "--innodb-buffer-pool-size=16M"}
+	small := []string{"--no-defaults", "--datadir=" + dir, "--tmpdir=" + dir, "--innodb-log-file-size=16M", "--innodb-buffer-pool-size=16M"}
 	if os.Getuid() == 0 {
 		small = append(small, "--user=root")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -55,6 +56,11 @@ func TestMariaDB(t *testing.T) {
 	_, err := db.Exec(makeNotes)
 	must(t, err)
 	put(t, db, "first")
+	place, err := d.Query(t.Context(), "SELECT @@tmpdir AS tmpdir")
+	must(t, err)
+	if at, _ := filepath.Rel(d.Dir, place["tmpdir"]); at != "tmp" {
+		t.Errorf("temporary tables in %s: the next server to start would take them away", place["tmpdir"])
+	}
 
 	image := t.TempDir()
 	must(t, d.Image(image))

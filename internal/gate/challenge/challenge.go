@@ -154,9 +154,9 @@ func (d *Desk) issue(k kind, p picture, activity, user string) (Challenge, error
 }
 
 // Check takes the one answer to a challenge, and answers a clearance for the user
-// and activity, as its holder shows it. Errors are ErrFailed, and those of
-// knowing what was answered before; after those the same answer may be given
-// again.
+// and activity, as its holder shows it. Errors are ErrFailed, and
+// gate.ErrOverloaded when nobody can tell what was answered before: after that the
+// same answer may be given again.
 func (d *Desk) Check(ctx context.Context, activity, user, token string, answer int) (text string, clearance gate.Slip, err error) {
 	now := d.now()
 	id, q, ok := d.tokens.open(token, activity, user)
@@ -172,7 +172,7 @@ func (d *Desk) Check(ctx context.Context, activity, user, token string, answer i
 	first, err := d.once.Spend(ctx, base64.RawURLEncoding.EncodeToString(id[:]), issued.Add(Valid+skew))
 	switch {
 	case err != nil:
-		return "", gate.Slip{}, fmt.Errorf("spend a challenge: %w", err)
+		return "", gate.Slip{}, fmt.Errorf("%w: spend a challenge: %w", gate.ErrOverloaded, err)
 	case !first, now.Before(issued.Add(Earliest)), !q.accepts(answer):
 		return "", gate.Slip{}, ErrFailed
 	}

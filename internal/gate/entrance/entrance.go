@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -118,7 +117,8 @@ func (e *Entrance) Answer(ctx context.Context, f *gate.Facts, text string, answe
 }
 
 // Join lets a user wait. Who waits already, or has been called, gets the same
-// place again. Errors: those of the door and of waiting.Rooms, *TooEarly among them.
+// place again. Errors: those of the door and of waiting.Rooms, *TooEarly among
+// them, and gate.ErrOverloaded while their record cannot be asked.
 func (e *Entrance) Join(ctx context.Context, f *gate.Facts) (Place, error) {
 	s, err := e.sale(f.Activity)
 	if err != nil {
@@ -129,7 +129,7 @@ func (e *Entrance) Join(ctx context.Context, f *gate.Facts) (Place, error) {
 		return e.with(p, f.Activity, f.User), nil
 	}
 	if err != nil && !errors.Is(err, waiting.ErrNotWaiting) && !errors.Is(err, waiting.ErrNoRoom) {
-		return Place{}, err
+		return Place{}, said(err, s)
 	}
 	// Before a clearance is used up for it.
 	if err := e.o.Rooms.Ready(f.Activity); err != nil {
@@ -151,14 +151,27 @@ func said(err error, s Sale) error {
 	if early, ok := errors.AsType[*waiting.TooEarly](err); ok {
 		return &TooEarly{OpensAt: s.OpensAt, QueueFrom: time.UnixMilli(int64(early.QueueOpensAt))}
 	}
-	return err
+	return away(err)
 }
 
-// Place answers where a user stands. The errors are those of waiting.Rooms.
+// away is any error but what the rooms themselves answer: their record cannot be
+// asked at the moment, and asking again does no harm. The room's own steps say
+// in the log why.
+func away(err error) error {
+	for _, known := range []error{nil, waiting.ErrNoRoom, waiting.ErrNotWaiting, waiting.ErrFull} {
+		if errors.Is(err, known) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: waiting rooms: %w", gate.ErrOverloaded, err)
+}
+
+// Place answers where a user stands. Errors are those of waiting.Rooms, and
+// gate.ErrOverloaded while their record cannot be asked.
 func (e *Entrance) Place(ctx context.Context, activity, user string) (Place, error) {
 	p, err := e.o.Rooms.Place(ctx, activity, user)
 	if err != nil {
-		return Place{}, err
+		return Place{}, away(err)
 	}
 	return e.with(p, activity, user), nil
 }
@@ -174,7 +187,7 @@ func (e *Entrance) Known(activity, user string) (Place, bool) {
 func (e *Entrance) with(p waiting.Place, activity, user string) Place {
 	out := Place{Place: p}
 	if p.State == waiting.Called {
-		out.Pass = e.o.Seal.Sign(gate.Slip{Kind: gate.Pass, Activity: activity, User: user, ID: strconv.Itoa(p.Number), Until: time.UnixMilli(int64(p.Until))})
+		out.Pass = e.o.Seal.Sign(gate.Slip{Kind: gate.Pass, Activity: activity, User: user, ID: p.Call, Until: time.UnixMilli(int64(p.Until))})
 	}
 	return out
 }
@@ -187,5 +200,6 @@ func (e *Entrance) Draw(activity string) (waiting.Draw, error) { return e.o.Room
 
 // Entries answers entry ids that were drawn, from a number on.
 func (e *Entrance) Entries(ctx context.Context, activity string, from, limit int) ([]waiting.EntryID, error) {
-	return e.o.Rooms.Entries(ctx, activity, from, limit)
+	entries, err := e.o.Rooms.Entries(ctx, activity, from, limit)
+	return entries, away(err)
 }

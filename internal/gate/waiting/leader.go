@@ -1,6 +1,7 @@
 package waiting
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,8 @@ type Leader struct {
 // lead is what is remembered of a room between steps.
 type lead struct {
 	order   []uint32 // number by place, of those drawn
-	seed    Seed     // of the room that order is of
+	seed    Seed     // of the room that order is of,
+	digest  []byte   // and of its entries
 	feed    feed
 	fresh   fresh
 	since   Millis // since when the Presence has heard of all who are there; see marked
@@ -290,13 +292,13 @@ func (l *Leader) call(ctx context.Context, r *lead, room *Room, c Config, people
 	return head, called, nil
 }
 
-// arrange makes the order of places, once.
+// arrange makes the order of places, once for a draw.
 func (r *lead) arrange(room *Room) {
 	p := &room.Progress
-	if r.order != nil && r.seed == room.Seed {
+	if r.order != nil && r.seed == room.Seed && bytes.Equal(r.digest, p.Digest) {
 		return
 	}
-	r.seed, r.order = room.Seed, make([]uint32, p.Drawn)
+	r.seed, r.digest, r.order = room.Seed, bytes.Clone(p.Digest), make([]uint32, p.Drawn)
 	for number, place := range Places(room.Seed, [32]byte(p.Digest), p.Drawn) {
 		r.order[place] = uint32(number)
 	}

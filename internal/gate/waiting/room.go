@@ -1,9 +1,11 @@
 package waiting
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -58,6 +60,7 @@ type Place struct {
 	Unlikely bool          // more units are likely to be taken before than there are
 
 	Until     Millis        // of Called: the pass is valid until then
+	Call      string        // of Called: what the pass is known by, A-Z, a-z, 0-9 and -; see call
 	PollAfter time.Duration // ask again, 0: no need to
 }
 
@@ -157,8 +160,16 @@ func (v *view) tell(number int, entry EntryID, now Millis) Place {
 		p.PollAfter -= p.PollAfter * spread / 4096
 	case Called:
 		p.Until, p.PollAfter = until, often-often*spread/4096
+		p.Call = v.call(number)
 	}
 	return p
+}
+
+// call is what the pass of a number is known by, however often it is asked for. The
+// room is in it: when a Line has lost one, the next one of the activity gives the
+// same numbers to other people, and the ledger remembers the passes used before.
+func (v *view) call(number int) string {
+	return hex.EncodeToString(v.commitment[:4]) + "-" + strconv.Itoa(number)
 }
 
 // unlikely says that by the share of people who took a unit when they were

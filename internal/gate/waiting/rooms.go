@@ -1,6 +1,7 @@
 package waiting
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -8,6 +9,8 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -153,8 +156,9 @@ func (v *view) lapsed(number int, now Millis) bool {
 }
 
 // Place answers how a user stands, who thereby is there. It asks the Line only
-// about users who have not been met here. Errors: ErrNoRoom, ErrNotWaiting, those
-// of the Line.
+// about users who have not been met here, and about those whose number has lapsed:
+// they may have another by now, from another process. Errors: ErrNoRoom,
+// ErrNotWaiting, those of the Line.
 func (r *Rooms) Place(ctx context.Context, activity, user string) (Place, error) {
 	m, v := r.seen(activity)
 	if m == nil {
@@ -163,7 +167,7 @@ func (r *Rooms) Place(ctx context.Context, activity, user string) (Place, error)
 	now := r.o.millis()
 	half := uint32(v.config.half(now))
 	number, entry, ok := m.users.get(user, half)
-	if !ok {
+	if !ok || v.lapsed(number, now) {
 		var err error
 		if number, entry, err = r.o.Line.Find(ctx, activity, user); err != nil {
 			return Place{}, err
@@ -206,10 +210,13 @@ func (r *Rooms) Called(activity string, number int) (until Millis, ok bool) {
 	return until, state == Called
 }
 
-// Used counts the pass of a number as used.
-func (r *Rooms) Used(activity string, number int) {
+// Used counts the pass of a call as used. It is to be told once of each; one of a
+// room that is no more counts nothing.
+func (r *Rooms) Used(activity, call string) {
 	m, v := r.seen(activity)
-	if m == nil || number < 0 {
+	_, text, _ := strings.Cut(call, "-")
+	number, err := strconv.Atoi(text)
+	if m == nil || err != nil || number < 0 || v.call(number) != call {
 		return
 	}
 	at, known := v.Progress.calledAt(v.place(v.places, number))
@@ -271,6 +278,12 @@ func (r *Rooms) Step(ctx context.Context) (worked bool, err error) {
 	return false, errors.Join(errs...)
 }
 
+// drawnAs says whether another view is of the same draw: a record that has lost its
+// last second may have lost a draw, and have had another one since.
+func (v *view) drawnAs(other *view) bool {
+	return other != nil && v.Progress.Drawn == other.Progress.Drawn && bytes.Equal(v.Progress.Digest, other.Progress.Digest)
+}
+
 // take makes a mirror show a room as it was read.
 func (r *Rooms) take(m *mirror, room Room, c Config, now Millis) *mirror {
 	v := &view{Room: room, config: c}
@@ -285,7 +298,7 @@ func (r *Rooms) take(m *mirror, room Room, c Config, now Millis) *mirror {
 		}
 		v.Joined = max(room.Joined, before.Joined)
 	}
-	if v.drawn() && v.places == nil {
+	if v.drawn() && (v.places == nil || !v.drawnAs(m.view.Load())) {
 		v.places = Places(v.Seed, [32]byte(v.Progress.Digest), v.Progress.Drawn)
 	}
 	v.stock, v.told = r.o.Stock(room.Activity)

@@ -202,9 +202,56 @@ func TestLapse(t *testing.T) {
 	p, err := w.gates[1].Join(t.Context(), activity, "ann") // where she is not known
 	check(t, err == nil && p.State == waiting.Waiting && p.Number == 101 && p.Position == 102-head, "again: %+v, %v, head %d", p, err, head)
 	w.run(500 * time.Millisecond)
-	q, err := w.gates[0].Join(t.Context(), activity, "ann") // where the old number is known
+	q := place(0) // where the old number is known
+	check(t, q.Number == 101 && q.State == waiting.Waiting, "asks there: %+v", q)
+	q, err = w.gates[0].Join(t.Context(), activity, "ann")
 	check(t, err == nil && q.Number == 101 && q.State == waiting.Waiting && q.Entry == p.Entry, "there: %+v, %v", q, err)
 	check(t, w.room().Joined == 102, "%d joined", w.room().Joined)
+}
+
+// A Line that has lost a room gives its numbers again: the calls of the next one are
+// others, and a pass of the one before counts for nobody in it.
+func TestLostRoom(t *testing.T) {
+	w := newWorld(t, 1)
+	g := w.gates[0]
+	w.gaps, w.free, w.config.Rate = true, 1, 100
+	called := func() (calls []string) {
+		t.Helper()
+		for i := range 3 {
+			name := fmt.Sprint("u", i)
+			_, err := g.Join(t.Context(), activity, name)
+			check(t, err == nil, "%v", err)
+		}
+		w.run(3 * time.Second)
+		for i := range 3 {
+			p, err := g.Place(t.Context(), activity, fmt.Sprint("u", i))
+			check(t, err == nil && (p.Call != "") == (p.State == waiting.Called), "%+v, %v", p, err)
+			if p.Call != "" {
+				calls = append(calls, p.Call)
+			}
+		}
+		return calls
+	}
+	w.run(time.Minute + time.Second)
+	before := called()
+	check(t, len(before) == 1, "called: %v", before)
+	if err := w.line.Drop(t.Context(), activity); err != nil {
+		t.Fatal(err)
+	}
+	w.run(time.Second)
+	after := called()
+	check(t, len(after) == 1 && after[0] != before[0], "called %v, before the room was lost %v", after, before)
+	for range 3 {
+		g.Used(activity, before[0])
+		g.Used(activity, "")
+		g.Used(activity, after[0]+"0")
+	}
+	w.run(3 * time.Second)
+	check(t, len(called()) == 1, "somebody else was called: a pass of another room was counted")
+	w.free = 1
+	g.Used(activity, after[0])
+	w.run(3 * time.Second)
+	check(t, len(called()) == 2, "a pass was used and a unit is free, and nobody else was called")
 }
 
 // Nobody is called who could find nothing, nor by a leader who does not know.

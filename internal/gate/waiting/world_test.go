@@ -53,7 +53,8 @@ type shopper struct {
 	name     string
 	gate     int
 	number   int
-	take     bool // buys when called
+	call     string // the pass
+	take     bool   // buys when called
 	gone     bool
 	used     bool
 	buying   bool
@@ -245,7 +246,9 @@ func (w *world) meet(s *shopper, p waiting.Place) {
 		}
 		w.positions[s] = p.Position
 	}
-	s.last = p
+	if s.last = p; p.State == waiting.Called {
+		s.call = p.Call
+	}
 	switch {
 	case p.State == waiting.Called && s.take && !s.used && !s.buying:
 		s.buying = true
@@ -289,7 +292,7 @@ func (w *world) bought(s *shopper) {
 	w.free--
 	w.held++
 	s.used = true
-	w.gates[s.gate].Used(activity, s.number)
+	w.gates[s.gate].Used(activity, s.call)
 	w.after(w.holdFor, func() {
 		w.held--
 		if w.chance.Float64() < w.comeBack {

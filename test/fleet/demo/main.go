@@ -64,6 +64,9 @@ func describe(f *fleet.Fleet) string {
 	say("  logs and files %s", f.Root)
 	say("\n  The demo sale opens within 20 seconds. A rehearsal on a sale of its own:\n")
 	say("    bin/sluice storm --target %s --ops %s --ops-token %s --data %s --users 20000 --stock 1000", f.URL(), f.Console.Ops, fleet.OpsToken, f.Root)
+	say("\n  A challenge and a waiting room before every sale, at once; revert in place of pull ends it:\n")
+	say("    curl -X POST -H 'Authorization: Bearer %s' %s/v1/playbooks/siege/pull", fleet.OpsToken, f.Console.Ops)
+	say("\n  Who waits:\n\n    curl -s %s/metrics | grep waiting_people", f.Gateways[0].Ops)
 	say("\n  What runs, to be killed (kill -9 PID) or frozen (kill -STOP PID, kill -CONT PID):\n")
 	row := func(s *servers.Server, name, note string) { say("    %7d  %-16s %s  %s", s.PID(), name, s.Addr, note) }
 	for _, g := range f.Gateways {

@@ -23,6 +23,8 @@ type fault struct {
 	lasts int
 	// rebuilds: at least one bucket must have been rebuilt, or the fault was none.
 	rebuilds bool
+	// queue: there is a waiting room before the sale.
+	queue bool
 	// loses: something that was pending must have been refused, or likewise.
 	loses bool
 }
@@ -52,6 +54,8 @@ var faults = []fault{
 	{name: "mariadb primary killed, replica promoted", on: []kind{cluster}, play: sqlPromoted},
 	{name: "mariadb connections killed", on: both, lasts: 7, play: sqlConnections},
 	{name: "mariadb frozen", on: both, lasts: 8, play: sqlFrozen},
+	{name: "caller of the waiting room killed", on: both, queue: true, lasts: 10, play: callerKilled},
+	{name: "caller of the waiting room frozen", on: []kind{single}, queue: true, lasts: 10, play: callerFrozen},
 	{name: "network gateway - redis", on: []kind{single}, lasts: 24, play: network("gateway", toRedis)},
 	{name: "network gateway - mariadb", on: []kind{single}, lasts: 24, play: network("gateway", toSQL)},
 	{name: "network worker - redis", on: []kind{single}, lasts: 30, play: network("worker", toRedis)},

@@ -165,16 +165,17 @@ func (s settings) storm(ctx context.Context, t *tally, st *stage, list []*fault)
 // rest every second comes back, so that each fault meets a sale; and not many
 // more, which would have to be sold off afterwards.
 func (s settings) shape(st *stage, number int, list []*fault, sc *scene) storm.Options {
-	lasts := before
+	lasts, queue := before, false
 	for _, f := range list {
 		lasts += before + after + time.Duration(cmp.Or(f.lasts, 5))*time.Second
+		queue = queue || f.queue
 	}
 	const rate, paid = 80, 40
 	o := storm.Options{
 		Target: st.URL(), Ops: st.Console.Ops, OpsToken: opsToken, Data: st.Root,
 		Users: 200 * int(lasts.Seconds()), Stock: 250 + rate*paid/100*int(lasts.Seconds()), Rate: rate, Connections: 24, Hold: 4, Duration: 3 * time.Minute,
 		Pay: paid, Abandon: 25, Cancel: 35, Misbehave: 10, DoubleClick: 3, Replay: 30, Greedy: 5, Forge: 1, Lose: 2,
-		Seed: s.seed + uint64(number)*1_000_003 + 1, Linearize: time.Minute, Buckets: s.size.buckets, Lag: 500 * time.Millisecond,
+		Seed: s.seed + uint64(number)*1_000_003 + 1, Linearize: time.Minute, Buckets: s.size.buckets, Lag: 500 * time.Millisecond, Queue: queue,
 		Supervisor: func(ctx context.Context, w *storm.Watch) error { return sc.supervise(ctx, w) },
 	}
 	if s.big {
