@@ -109,8 +109,9 @@ func (w *world) wire(e *engine) {
 	e.sales = sale.NewDesk(e.shop)
 	e.alarms = order.NewAlarms(w.log)
 	cashier := order.NewCashier(e.store, []payment.Provider{w.provider}, func(string) string { return "callback" }, e.alarms, w.log, now)
-	newID := func(u stock.UserID) stock.OrderID {
-		return stock.OrderID(id.Format(ids.Next(id.GeneOf(string(u)))))
+	newID := func(u stock.UserID) (stock.OrderID, error) {
+		n, err := ids.Mint(string(u))
+		return stock.OrderID(id.Format(n)), err
 	}
 	late := order.NewLate(e.store, ledger, newID, w.log, now)
 	e.keeper = order.NewKeeper(e.store, cashier, late, e.alarms, now, e.clock.Jump)

@@ -41,7 +41,7 @@ func (u *unsafe) Lookup(ctx context.Context, ref stock.Ref) (stock.Receipt, erro
 func (s *shop) unsafely(as stock.State) *unsafe {
 	s.t.Helper()
 	u := &unsafe{s.ledger, as}
-	late := order.NewLate(s.store, u, s.newID, slog.New(slog.DiscardHandler), s.now)
+	late := order.NewLate(s.store, u, s.lateID, slog.New(slog.DiscardHandler), s.now)
 	s.keeper = order.NewKeeper(s.store, s.cashier, late, s.alarms, s.now, nil)
 	s.desk = order.NewDesk(s.store, u, s.cashier, s.lander.Changed, s.now)
 	return u

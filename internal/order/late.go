@@ -27,13 +27,14 @@ type reserves interface {
 type Late struct {
 	store  Store
 	ledger reserves
-	newID  func(stock.UserID) stock.OrderID
+	newID  func(stock.UserID) (stock.OrderID, error)
 	log    *slog.Logger
 	now    func() time.Time
 }
 
-// NewLate takes newID as the source of order ids for a user.
-func NewLate(store Store, ledger reserves, newID func(stock.UserID) stock.OrderID, log *slog.Logger, now func() time.Time) *Late {
+// NewLate takes newID as the source of order ids for a user. What it refuses is
+// tried again later.
+func NewLate(store Store, ledger reserves, newID func(stock.UserID) (stock.OrderID, error), log *slog.Logger, now func() time.Time) *Late {
 	return &Late{store, ledger, newID, log, now}
 }
 
@@ -82,12 +83,16 @@ func (l *Late) reserve(ctx context.Context, o Order, c Capture) (stock.Receipt, 
 	if err != nil {
 		return stock.Receipt{}, err
 	}
+	id, err := l.newID(o.User)
+	if err != nil {
+		return stock.Receipt{}, err
+	}
 	receipt, err := l.ledger.Reserve(ctx, stock.Request{
 		Activity:    o.Activity,
 		User:        o.User,
 		Key:         "late:" + c.Payment,
 		Fingerprint: o.Fingerprint,
-		Order:       l.newID(o.User),
+		Order:       id,
 		Lines:       linesOf(o.Terms),
 		Terms:       terms,
 		Late:        c.Payment,

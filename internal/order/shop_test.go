@@ -257,7 +257,7 @@ func (s *shop) open() {
 	s.settler = order.NewSettler(s.ledger, s.alarms, s.now)
 	s.cashier = s.cashierFor(s.provider)
 	s.cashier.SettleEarly(s.settler)
-	s.late = order.NewLate(s.store, s.ledger, s.newID, log, s.now)
+	s.late = order.NewLate(s.store, s.ledger, s.lateID, log, s.now)
 	jump := func() time.Duration { return time.Duration(s.jump.Load()) }
 	s.keeper = order.NewKeeper(s.store, s.cashier, s.late, s.alarms, s.now, jump)
 	s.desk = order.NewDesk(s.store, s.ledger, s.cashier, s.lander.Changed, s.now)
@@ -292,9 +292,11 @@ func (s *shop) newLander(store order.Store, find func(context.Context, stock.SKU
 	})
 }
 
-func (s *shop) now() time.Time          { return time.UnixMilli(s.millis.Load()).UTC() }
-func (s *shop) advance(d time.Duration) { s.millis.Add(d.Milliseconds()) }
-func (s *shop) at() stock.Millis        { return stock.MillisOf(s.now()) }
+func (s *shop) now() time.Time                               { return time.UnixMilli(s.millis.Load()).UTC() }
+func (s *shop) advance(d time.Duration)                      { s.millis.Add(d.Milliseconds()) }
+func (s *shop) at() stock.Millis                             { return stock.MillisOf(s.now()) }
+func (s *shop) lateID(u stock.UserID) (stock.OrderID, error) { return s.newID(u), nil }
+
 func (s *shop) newID(stock.UserID) stock.OrderID {
 	return stock.OrderID(strconv.FormatInt(1000+s.ids.Add(1), 10))
 }

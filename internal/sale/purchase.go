@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 
 	"sluice/internal/lib/id"
@@ -61,12 +62,16 @@ func (s *Shop) Purchase(ctx context.Context, r PurchaseRequest) (stock.Receipt, 
 	if err != nil {
 		return stock.Receipt{}, err
 	}
+	minted, err := s.ids.Mint(string(r.User))
+	if err != nil {
+		return stock.Receipt{}, fmt.Errorf("%w: %w", stock.ErrNotReady, err)
+	}
 	return s.ledger.Reserve(ctx, stock.Request{
 		Activity:    onSale.ID,
 		User:        r.User,
 		Key:         r.Key,
 		Fingerprint: fingerprint(r.Lines),
-		Order:       stock.OrderID(id.Format(s.ids.For(string(r.User)))),
+		Order:       stock.OrderID(id.Format(minted)),
 		Lines:       r.Lines,
 		Claims:      claims,
 		Terms:       offer.Terms,
