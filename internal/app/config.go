@@ -37,7 +37,7 @@ type Config struct {
 
 	Stock   string `koanf:"stock" help:"the ledger: wal:// with a path, by default stock in the data directory, or redis://a:6379,b:6379?cluster=true&buckets=16"`
 	Store   string `koanf:"store" help:"orders: sqlite:// with a path, by default shop.db in the data directory, or mysql://user:password@host:3306/database, better given as SLUICE_STORE"`
-	Lease   string `koanf:"lease" help:"who does what only one process may do: sql: in the store, the default with a ledger on Redis, or local: for a process that is alone"`
+	Lease   string `koanf:"lease" help:"who does what only one process may do: sql: in the store, the default with a ledger on Redis, etcd://a:2379,b:2379/namespace, or local: for a process that is alone"`
 	Payment string `koanf:"payment" help:"the payment provider: sandbox://host:port, by default the ops API's host and the port after it"`
 
 	KeepLogMB int           `koanf:"keep_log_mb" help:"megabytes of log kept so that the trail of activities without a final proof can be read; past it the oldest goes, with an alarm; 0: none"`
@@ -189,6 +189,9 @@ func scheme(door string) string {
 
 // fleet: the ledger is a server's, so that there may be other processes.
 func (c Config) fleet() bool { return scheme(c.Stock) == "redis" || scheme(c.Stock) == "rediss" }
+
+// elects: leases are an etcd's.
+func (c Config) elects() bool { return scheme(c.Lease) == "etcd" || scheme(c.Lease) == "etcds" }
 
 // onServer: the store is a server's, and no file of ours.
 func (c Config) onServer() bool { return scheme(c.Store) == "mysql" }

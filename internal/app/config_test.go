@@ -117,7 +117,11 @@ func TestRolesAndDoors(t *testing.T) {
 	f("all", "redis://u:do-not-show@a:6379?buckets=0", mysql, "", "sandbox:", "stock:")
 	f("all", redis, "mysql://u:do-not-show@h", "", "sandbox:", "store:")
 	f("all", redis, "mysql://u:do-not-show/@h/shop", "", "sandbox:", "store:")
-	f("all", redis, mysql, "etcd://h:2379", "sandbox:", "lease:")
+	f("all", redis, mysql, "etcd://h:2379", "sandbox:")
+	f("worker", redis, mysql, "etcds://u:p@a:2379,b:2379/shop", "sandbox://c:8082")
+	f("all", redis, mysql, "etcd://u:do-not-show@h:", "sandbox:", "lease:")
+	f("all", redis, mysql, "zookeeper://h:2181", "sandbox:", "lease:")
+	f("all", "wal:", mysql, "etcd://h:2379", "sandbox:", "lease:")
 	f("all", redis, mysql, "", "stripe://x", "payment:")
 }
 

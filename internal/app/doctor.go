@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,7 +13,9 @@ import (
 	"syscall"
 	"time"
 
+	"sluice/internal/backend/etcdlease"
 	"sluice/internal/backend/redisstock"
+	"sluice/internal/backend/sqlstore"
 	"sluice/internal/lib/wal"
 )
 
@@ -81,12 +82,15 @@ func doorServers(c Config) (findings []Finding) {
 			reach("stock", address)
 		}
 	}
-	if u, err := url.Parse(c.Store); c.onServer() && err == nil {
-		address := u.Host
-		if u.Port() == "" {
-			address = net.JoinHostPort(u.Hostname(), "3306")
+	if etcd, err := etcdlease.ParseURL(c.Lease); c.elects() && err == nil {
+		for _, address := range etcd.Addrs {
+			reach("lease", address)
 		}
-		reach("store", address)
+	}
+	if hosts, err := sqlstore.Hosts(c.Store); c.onServer() && err == nil {
+		for _, host := range hosts {
+			reach("store", host)
+		}
 	}
 	return findings
 }

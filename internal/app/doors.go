@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"sluice/internal/backend/etcdlease"
 	"sluice/internal/backend/redisgate"
 	"sluice/internal/backend/redisstock"
 	"sluice/internal/backend/sqlstore"
@@ -25,7 +26,7 @@ import (
 // doors are the opened backends.
 type doors struct {
 	clock  *clock.Clock
-	store  *sqlstore.Store
+	store  *sqlstore.Sharded
 	ledger stock.Ledger
 	board  *stock.Board
 	ids    *id.Source
@@ -35,8 +36,9 @@ type doors struct {
 	gates *redisgate.Shared  // what gateways share, there; else nil
 
 	// Of a process that may be one of several; else nil.
-	leases lease.Leases
-	holder string // this life of this process, to the others
+	leases lease.Leases    // the store's or etcd's
+	etcd   *etcdlease.Etcd // nil when the leases are the store's
+	holder string          // this life of this process, to the others
 	number *number
 	knows  func(stock.ActivityID) bool // set before anything runs: the ledger should have it
 }
@@ -63,12 +65,16 @@ func openDoors(ctx context.Context, c Config, log *slog.Logger) (d *doors, err e
 }
 
 // openStore opens what the store's URL names.
-func openStore(ctx context.Context, c Config, log *slog.Logger) (*sqlstore.Store, error) {
+func openStore(ctx context.Context, c Config, log *slog.Logger) (*sqlstore.Sharded, error) {
 	o := sqlstore.Options{Log: log}
 	if c.onServer() {
-		return sqlstore.OpenServer(ctx, c.Store, o)
+		return sqlstore.OpenSharded(ctx, c.Store, o)
 	}
-	return sqlstore.Open(ctx, c.StorePath(), o)
+	s, err := sqlstore.Open(ctx, c.StorePath(), o)
+	if err != nil {
+		return nil, err
+	}
+	return sqlstore.Single(s), nil
 }
 
 // openWAL opens the ledger that is this process's own.
@@ -123,6 +129,12 @@ func (d *doors) openRedis(ctx context.Context, c Config, log *slog.Logger) (err 
 	}
 	d.ledger, d.board = d.redis, stock.NewBoard()
 	d.leases, d.holder = d.store, holderName()
+	if c.elects() {
+		if d.etcd, err = etcdlease.Open(ctx, c.Lease, etcdlease.Options{Log: log}); err != nil {
+			return fmt.Errorf("lease: %w", err)
+		}
+		d.leases = d.etcd
+	}
 	if d.number, err = takeNumber(ctx, d.leases, d.holder); err != nil {
 		return fmt.Errorf("worker number: %w", err)
 	}
@@ -140,6 +152,9 @@ func (d *doors) openRedis(ctx context.Context, c Config, log *slog.Logger) (err 
 	}
 	// Marked: of an order that Redis lost nothing is left but its id.
 	d.ids = id.NewMarkingSource(d.number.n, d.clock.Now)
+	if err := d.number.mint(ctx, d.ids, d.store); err != nil {
+		return fmt.Errorf("worker number: %w", err)
+	}
 	return nil
 }
 
@@ -158,6 +173,9 @@ func (d *doors) close() (err error) {
 		if d.gates != nil {
 			d.gates.Close()
 		}
+	}
+	if d.etcd != nil {
+		d.etcd.Close()
 	}
 	return errors.Join(err, d.store.Close())
 }

@@ -92,8 +92,9 @@ func newEngineCalling(pay call.Options, c Config, d *doors, at Addresses, log *s
 	}
 	e.alarms = order.NewAlarms(log)
 	e.cashier = order.NewCashier(d.store, []payment.Provider{e.provider}, callbacks(c, at.Shopper), e.alarms, log, now)
-	newID := func(u stock.UserID) stock.OrderID {
-		return stock.OrderID(id.Format(d.ids.For(string(u))))
+	newID := func(u stock.UserID) (stock.OrderID, error) {
+		n, err := d.ids.Mint(string(u))
+		return stock.OrderID(id.Format(n)), err
 	}
 	late := order.NewLate(d.store, d.ledger, newID, log, now)
 	e.keeper = order.NewKeeper(d.store, e.cashier, late, e.alarms, now, d.clock.Jump)
@@ -114,7 +115,7 @@ func newEngineCalling(pay call.Options, c Config, d *doors, at Addresses, log *s
 		e.fleet = e.newFleet()
 	}
 	handlers = append(handlers, outbox.Named{Name: "notifications",
-		Topics: []string{order.TopicPaymentDue, order.TopicPaid, order.TopicCancelled, order.TopicRefunded}, Handle: notify(d.store)})
+		Topics: []string{order.TopicPaymentDue, order.TopicPaid, order.TopicCancelled, order.TopicRefunded}, Handle: notify(d.store.Store)})
 	e.orders = order.NewDesk(d.store, e.reads(), e.cashier, e.changed, now)
 	e.relay = outbox.New(d.store, handlers, now, rand.Float64, log, outbox.Options{Buried: e.alarms.DeadLetter})
 	e.books = e.newBooks()
@@ -133,7 +134,7 @@ func (e *engine) openShop(c Config) {
 		e.sales = sale.NewDesk(e.shop)
 		return
 	}
-	e.shop = sale.NewShop(paced{d.ledger, &e.before}, d.board, admission{d.number, e.rules.Door}, d.ids, spread{d.store, d.redis.Buckets()}, d.store, d.clock.Now)
+	e.shop = sale.NewShop(paced{d.ledger, &e.before}, d.board, admission{d.number, e.rules.Door}, d.ids, spread{d.store.Store, d.redis.Buckets()}, d.store, d.clock.Now)
 	e.sales = sale.NewFrontDesk(e.shop)
 }
 

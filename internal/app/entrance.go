@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"strconv"
 	"strings"
 	"time"
 
@@ -62,9 +61,9 @@ func (e *engine) openDoor(c Config) error {
 			return err
 		}
 	}
-	b.rules = gate.NewRulebook(editions{e.store}, door, time.Now)
-	b.lists = gate.NewListbook(listings{e.store}, door.Lists, time.Now)
-	b.playbooks = gate.NewPlaybooks(shelf{e.store}, door.Switches, time.Now)
+	b.rules = gate.NewRulebook(editions{e.store.Store}, door, time.Now)
+	b.lists = gate.NewListbook(listings{e.store.Store}, door.Lists, time.Now)
+	b.playbooks = gate.NewPlaybooks(shelf{e.store.Store}, door.Switches, time.Now)
 	b.challenges = challenge.New(challenge.Options{Secret: secret, Once: once})
 	return nil
 }
@@ -210,13 +209,13 @@ type paced struct {
 
 // Reserve implements stock.Ledger.
 func (p paced) Reserve(ctx context.Context, r stock.Request) (stock.Receipt, error) {
-	number := -1
+	pass := ""
 	for _, claim := range r.Claims {
 		if id, ok := strings.CutPrefix(claim, string(rune(gate.Pass))+":"); ok {
-			number, _ = strconv.Atoi(id)
+			pass = id
 		}
 	}
-	if number < 0 {
+	if pass == "" {
 		return p.Ledger.Reserve(ctx, r)
 	}
 	began := time.Now()
@@ -226,8 +225,10 @@ func (p paced) Reserve(ctx context.Context, r stock.Request) (stock.Receipt, err
 		outcome = waiting.Overloaded
 	}
 	p.pace.Observe(now, now.Sub(began), outcome)
-	if err == nil || errors.Is(err, stock.ErrClaimUsed) {
-		p.rooms.Used(string(r.Activity), number)
+	// Once for each pass, or else who shows one a hundred times would have a hundred
+	// people called for units that others have passes for.
+	if err == nil && !receipt.Replayed {
+		p.rooms.Used(string(r.Activity), pass)
 	}
 	return receipt, err
 }

@@ -20,9 +20,14 @@ import (
 // The lease is renewed, and never given back: whoever gets the number next has
 // waited for its end, so that a clock which is behind by less than that cannot
 // make an id again which the former holder made last.
+//
+// Leases and clocks can be wrong, and two processes with one number would make
+// the same ids. So a process makes them in spans of time that it has cut from the
+// number's row in the store, where no other's can be.
 type number struct {
-	n    int
-	kept *lease.Keeper
+	n     int
+	kept  *lease.Keeper
+	spans *id.Spans // nil before mint
 }
 
 // numberTTL is for how long a process that cannot reach the store goes on
@@ -53,14 +58,24 @@ func takeNumber(ctx context.Context, leases lease.Leases, holder string) (*numbe
 			return nil, err
 		}
 		_, err = k.Held()
-		return &number{n, k}, err
+		return &number{n: n, kept: k}, err
 	}
 	return nil, fmt.Errorf("all %d are taken; numbers of processes that ended are free %s later", id.Workers, numberTTL)
 }
 
-// Step renews the lease. errTaken is for good; any other failure is tried again
-// until then. It may even be that the lease ran out meanwhile: then nothing was
-// accepted, and it is ours again unless somebody came.
+// mint gives a source of ids the spans of time that it needs, beginning with one.
+func (k *number) mint(ctx context.Context, ids *id.Source, store interface {
+	CutSegment(ctx context.Context, row string, atLeast, size int64) (id.Segment, error)
+}) error {
+	k.spans = id.NewSpans(ids, store, numberTTL)
+	_, err := k.spans.Step(ctx)
+	return err
+}
+
+// Step renews the lease and lengthens the span of time. errTaken is for good;
+// any other failure is tried again until then. It may even be that the lease ran
+// out meanwhile: then nothing was accepted, and it is ours again unless somebody
+// came.
 func (k *number) Step(ctx context.Context) (worked bool, err error) {
 	if _, err = k.kept.Step(ctx); err != nil {
 		return false, err
@@ -68,7 +83,10 @@ func (k *number) Step(ctx context.Context) (worked bool, err error) {
 	if _, err := k.kept.Held(); err != nil {
 		return false, errTaken
 	}
-	return false, nil
+	if k.spans == nil {
+		return false, nil
+	}
+	return k.spans.Step(ctx)
 }
 
 // Admit implements sale.Gate: without its number a process makes no order id.

@@ -97,6 +97,8 @@ func (f *fleet) onWorkers() []run.Task {
 // and the end of the work under it, do no harm.
 func (f *fleet) newSingles() []*singleton {
 	one := func(t run.Task) *singleton { return f.singleton(f.log, t) }
+	// Purchases do not need the store, so people are called while it is away.
+	onward := func(s *singleton) *singleton { s.goesOn = true; return s }
 	return []*singleton{
 		// States are saved on the condition of the revision that was read. The
 		// ledger may hear an older edit after a newer one, and the next step of
@@ -110,7 +112,7 @@ func (f *fleet) newSingles() []*singleton {
 		// notification has the id of its message.
 		one(run.Task{Name: "outbox relay", Step: f.relay.Step, Idle: 50 * time.Millisecond, Wake: f.outgoing}),
 		// Each change of a room is conditional on the one before.
-		one(f.call()),
+		onward(one(f.call())),
 		// It reads, raises alarms, and files a proof that says the same again.
 		one(run.Task{Name: "proof", Step: f.proofs.Step, Idle: time.Second}),
 		// What the other has deleted is not there to be deleted.
@@ -155,7 +157,7 @@ func (e *engine) gateway(c Config) (*api.Server, error) {
 		return nil, err
 	}
 	front.Shop, front.Orders, front.Payments, front.Watchers = e.shop, e.deskFor(gate.Browsing), e.deskFor(gate.Paying), e.watchers
-	front.Notices = shedNotices{notices{e.store}, e.shedding}
+	front.Notices = shedNotices{notices{e.store.Store}, e.shedding}
 	if e.fleet != nil {
 		front.Standing = e.deskFor(gate.Buying).Standing
 	}

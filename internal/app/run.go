@@ -119,6 +119,9 @@ func serve(ctx context.Context, c Config, at *listeners, front *switchboard, out
 		}
 		return nil
 	}, func(ctx context.Context) error { return e.drain(ctx, c, gateway) }, listenerDeadline+c.Drain)
+	if e.etcd != nil {
+		e.announce(g, c, at.addresses())
+	}
 	return g.Run(ctx)
 }
 
@@ -181,7 +184,7 @@ func (e *engine) operations(c Config, gateway *api.Server) http.Handler {
 		Token: c.token(), Version: Version, Log: e.log, Now: e.clock.Now, Metrics: e.metrics(gateway), Ready: ready,
 		Sale: e.sales, Orders: e.orders, Products: e.store, OrderRows: e.store, Ledger: e.ledger,
 		Proof: e.books.check, Proofs: e.books.reports, Repair: e.books.repair, Trail: e.books.trail,
-		LastRefusal: refusal, Rules: e.rules, Lists: e.lists, Playbooks: e.playbooks, DeadLetters: e.store, Audit: auditLog{e.store}, Dependencies: e.outside(),
+		LastRefusal: refusal, Rules: e.rules, Lists: e.lists, Playbooks: e.playbooks, DeadLetters: e.store, Audit: auditLog{e.store.Store}, Dependencies: e.outside(),
 	})
 }
 

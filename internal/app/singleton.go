@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"sluice/internal/lib/lease"
@@ -19,13 +20,19 @@ type singleton struct {
 	run.Task
 	lease *lease.Keeper
 	log   *slog.Logger
+
+	// goesOn: where the leases cannot be asked, whoever had this one goes on, for
+	// a task that needs nothing of the store which the leases are in.
+	goesOn bool
+	had    atomic.Bool // the lease, when it could be asked last
+	blind  atomic.Bool // it cannot be asked
 }
 
 // singletonTTL is how long a dead worker's tasks wait for another worker.
 const singletonTTL = 3 * time.Second
 
 func (d *doors) singleton(log *slog.Logger, t run.Task) *singleton {
-	return &singleton{t, lease.NewKeeper(d.leases, "task/"+t.Name, d.holder, singletonTTL, time.Now), log}
+	return &singleton{Task: t, lease: lease.NewKeeper(d.leases, "task/"+t.Name, d.holder, singletonTTL, time.Now), log: log}
 }
 
 // tasks are the keeping of the lease and the work under it.
@@ -39,7 +46,12 @@ func (s *singleton) tasks() []run.Task {
 }
 
 func (s *singleton) keep(ctx context.Context) (worked bool, err error) {
+	s.blind.Store(true) // until there is an answer, for which it may wait long
 	worked, err = s.lease.Step(ctx)
+	if s.blind.Store(err != nil); err == nil {
+		_, lost := s.lease.Held()
+		s.had.Store(lost == nil)
+	}
 	if worked {
 		s.log.Info("this process does it now", "task", s.Name)
 	}
@@ -49,7 +61,7 @@ func (s *singleton) keep(ctx context.Context) (worked bool, err error) {
 // held says whether this process may work.
 func (s *singleton) held() bool {
 	_, err := s.lease.Held()
-	return err == nil
+	return err == nil || s.goesOn && s.blind.Load() && s.had.Load()
 }
 
 // step works while the lease is held, and is told to end when it is not.

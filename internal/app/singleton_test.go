@@ -81,6 +81,44 @@ func (c *cut) Renew(ctx context.Context, g lease.Grant, ttl time.Duration) error
 	return c.Leases.Renew(ctx, g, ttl)
 }
 
+// A task that needs nothing of the store goes on while the store is away, in the
+// process that had it; if another gets it meanwhile, both do, until the store is
+// back.
+func TestSingletonGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leases := lease.NewLocal(time.Now)
+		broken, away := &cut{Leases: leases}, &cut{Leases: leases}
+		first := hire(t.Context(), broken, "first")
+		pass(time.Second)
+		other := hire(t.Context(), away, "other")
+		first.goesOn, other.goesOn = true, true
+		pass(5 * time.Second)
+		f := func(what string, one, two bool) {
+			t.Helper()
+			was, were := first.steps.Load(), other.steps.Load()
+			pass(5 * time.Second)
+			if (first.steps.Load() > was) != one || (other.steps.Load() > were) != two {
+				t.Errorf("%s: first did %d steps more, other %d", what, first.steps.Load()-was, other.steps.Load()-were)
+			}
+		}
+		broken.off.Store(true)
+		away.off.Store(true)
+		pass(singletonTTL)
+		f("away from both", true, false)
+		away.off.Store(false)
+		pass(singletonTTL)
+		f("away from the first", true, true)
+		broken.off.Store(false)
+		pass(singletonTTL)
+		f("back", false, true)
+		if first.ended.Load() > 1 || other.ended.Load() > 0 {
+			t.Errorf("told to end: %d and %d times", first.ended.Load(), other.ended.Load())
+		}
+		first.stop()
+		other.stop()
+	})
+}
+
 // One of two does the task. Cut off from the leases it ends its work before the
 // other begins; given back, the other begins at once.
 func TestSingleton(t *testing.T) {
@@ -218,7 +256,7 @@ func TestMissedChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	f := &fleet{engine: &engine{doors: &doors{store: s}, watchers: order.NewWatchers(10)}, asked: make(chan struct{}, 1), looks: map[stock.Place]uint32{}}
+	f := &fleet{engine: &engine{doors: &doors{store: sqlstore.Single(s)}, watchers: order.NewWatchers(10)}, asked: make(chan struct{}, 1), looks: map[stock.Place]uint32{}}
 	watch := func(id stock.ID) <-chan order.Change {
 		t.Helper()
 		c, stop, err := f.watchers.Subscribe(id)

@@ -7,7 +7,9 @@ import (
 	"net/url"
 	"time"
 
+	"sluice/internal/backend/etcdlease"
 	"sluice/internal/backend/redisstock"
+	"sluice/internal/backend/sqlstore"
 	"sluice/internal/gate"
 )
 
@@ -86,18 +88,26 @@ func (c Config) checkDoors(f *faults) {
 	case scheme(c.Store) == "mysql" && (err != nil || u.Host == "" || len(u.Path) < 2):
 		f.add("store: %q is not mysql://user:password@host:3306/database, with the password percent-encoded", redacted(c.Store))
 	case scheme(c.Store) == "mysql":
+		if _, err := sqlstore.Hosts(c.Store); err != nil {
+			f.add("store: %w", err)
+		}
 	default:
 		f.add("store: %q has no backend; write sqlite://path/of/file.db or mysql://user:password@host:3306/database", redacted(c.Store))
 	}
 	if u, err := url.Parse(c.Payment); err != nil || u.Scheme != "sandbox" {
 		f.add("payment: %q has no backend; write sandbox://127.0.0.1:8082", redacted(c.Payment))
 	}
-	switch c.Lease {
-	case "", "local:", "sql:":
-	default:
-		f.add("lease: %q has no backend; write sql: or local:", redacted(c.Lease))
+	switch _, err := etcdlease.ParseURL(c.Lease); {
+	case c.Lease == "" || c.Lease == "local:" || c.Lease == "sql:":
+	case c.elects() && err != nil:
+		f.add("lease: %q: %w", redacted(c.Lease), err)
+	case !c.elects():
+		f.add("lease: %q has no backend; write sql:, etcd://host:2379 or local:", redacted(c.Lease))
 	}
 	if !c.fleet() {
+		if c.elects() {
+			f.add("lease: %q is of no use to a process whose ledger is its own; leave the line out, or write stock: redis://host:6379", redacted(c.Lease))
+		}
 		return
 	}
 	// Redis outlives this process, and another one may join at any time: it must
@@ -107,7 +117,7 @@ func (c Config) checkDoors(f *faults) {
 		f.add("store: %q is this process's alone, and the ledger on Redis is not; write mysql://user:password@host:3306/database", redacted(c.Store))
 	}
 	if c.Lease == "local:" {
-		f.add("lease: local: keeps no other process away from the ledger on Redis; write sql:")
+		f.add("lease: local: keeps no other process away from the ledger on Redis; write sql: or etcd://host:2379")
 	}
 }
 

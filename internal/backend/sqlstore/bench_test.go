@@ -52,7 +52,7 @@ func BenchmarkServer(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	orders, events := insertPlain.head+values(size, plainCount), insertMessage.head+values(size, 4)
+	orders, events := plainOrders.insertPlain.head+values(size, plainCount), insertMessage.head+values(size, 4)
 	var landing, raw time.Duration
 	for n := range b.N {
 		batch := order.Batch{Log: "wal", Token: token, From: position(n * size), To: position((n + 1) * size), Orders: landedOrders(n*size, size)}

@@ -53,6 +53,7 @@ func (s *Store) Land(ctx context.Context, b order.Batch) error {
 	if err != nil {
 		return fmt.Errorf("store: land: %w", err)
 	}
+	l.table = s.orders
 	return s.writing(ctx, "land", l.write)
 }
 
@@ -60,6 +61,7 @@ func (s *Store) Land(ctx context.Context, b order.Batch) error {
 // happens outside the transaction.
 type landing struct {
 	order.Batch
+	table    *ordersTable
 	rows     []args // of each order
 	messages []args // of all orders, in order
 }
@@ -74,7 +76,7 @@ func prepareLanding(b order.Batch) (*landing, error) {
 	if cmp.Or(cmp.Compare(b.To.Epoch, b.From.Epoch), cmp.Compare(b.To.Position, b.From.Position)) < 0 {
 		return nil, fmt.Errorf("%w: batch runs backwards, from %v to %v", stock.ErrInvalid, b.From, b.To)
 	}
-	l := &landing{Batch: b, rows: make([]args, len(b.Orders))}
+	l := &landing{Batch: b, table: plainOrders, rows: make([]args, len(b.Orders))}
 	for i := range b.Orders {
 		row, err := orderArgs(&b.Orders[i].Order)
 		if err != nil {
@@ -135,12 +137,21 @@ func (l *landing) write(c *conn) error {
 
 // insert puts the rows that are not there yet, and their events.
 func (l *landing) insert(c *conn) error {
-	var known []bool // by row; nil: all are new
+	known, err := l.insertRows(c)
+	if err != nil {
+		return err
+	}
+	return l.insertEvents(c, known)
+}
+
+// insertRows puts the rows that are not there yet, and says by row which were;
+// nil: all are new.
+func (l *landing) insertRows(c *conn) (known []bool, err error) {
 	for at := 0; at < len(l.rows); {
 		n := c.d.share(l.rows[at:])
-		query := &insertPlain
+		query := &l.table.insertPlain
 		if len(l.rows[at]) > plainCount {
-			query = &insertOrder
+			query = &l.table.insertOrder
 		}
 		err := query.rows(c, l.rows[at:at+n])
 		if duplicate(err) {
@@ -150,10 +161,15 @@ func (l *landing) insert(c *conn) error {
 			err = l.insertNew(c, query, at, at+n, known, err)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		at += n
 	}
+	return known, nil
+}
+
+// insertEvents puts the events of the orders that are not known.
+func (l *landing) insertEvents(c *conn, known []bool) error {
 	if known == nil {
 		return insertMessage.all(c, l.messages)
 	}
@@ -177,8 +193,7 @@ func (l *landing) insertNew(c *conn, query *insertion, from, to int, known []boo
 	seen := map[stock.ID]bool{}
 	for i := from; i < to; i++ {
 		r := l.Orders[i].Order.Reservation
-		_, there, err := c.one("SELECT 1 FROM orders WHERE activity = ? AND epoch = ? AND bucket = ? AND number = ?",
-			string(r.Activity), int64(r.Epoch), int64(r.Bucket), int64(r.Number))
+		_, there, err := c.one(l.table.byReservation, string(r.Activity), int64(r.Epoch), int64(r.Bucket), int64(r.Number))
 		if err != nil {
 			return err
 		}
@@ -204,11 +219,7 @@ func insertInto(table, columns string, n int) insertion {
 	return i
 }
 
-var (
-	insertPlain   = insertInto("orders", plainColumns, plainCount)
-	insertOrder   = insertInto("orders", plainColumns+extraColumns, plainCount+extraCount)
-	insertMessage = insertInto("outbox", "msg_key, topic, at, body", 4)
-)
+var insertMessage = insertInto("outbox", "msg_key, topic, at, body", 4)
 
 // all writes any number of rows.
 func (i *insertion) all(c *conn, rows []args) error {

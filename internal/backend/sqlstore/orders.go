@@ -15,20 +15,18 @@ import (
 // Get implements order.Store. An id that no order can have is not there either.
 func (s *Store) Get(ctx context.Context, id stock.OrderID) (o order.Order, err error) {
 	err = s.reading(ctx, "get order", func(c *conn) error {
-		o, err = readOrder(c, id, "")
+		o, err = s.orders.read(c, id, "")
 		return err
 	})
 	return o, err
 }
 
-const getOrder = "SELECT " + orderColumns + " FROM orders WHERE id = ?"
-
-func readOrder(c *conn, id stock.OrderID, forUpdate string) (order.Order, error) {
+func (t *ordersTable) read(c *conn, id stock.OrderID, forUpdate string) (order.Order, error) {
 	n, ok := rowID(id)
 	if !ok {
 		return order.Order{}, fmt.Errorf("%w: %.32q", order.ErrNoSuchOrder, string(id))
 	}
-	row, ok, err := c.one(getOrder+forUpdate, n)
+	row, ok, err := c.one(t.get+forUpdate, n)
 	if err != nil {
 		return order.Order{}, err
 	}
@@ -38,9 +36,6 @@ func readOrder(c *conn, id stock.OrderID, forUpdate string) (order.Order, error)
 	return scanOrder(row, nil)
 }
 
-const updateOrder = "UPDATE orders SET state = ?, version = ?, expires_at = ?, check_at = ?, " + mutableColumns +
-	" WHERE id = ? AND version = ?"
-
 // Update implements order.Store. What the ledger granted (reservation, user,
 // key, terms, products, claims, position) and what landing recorded (creation,
 // the payment that a late order is for) is written once: change may not touch
@@ -48,7 +43,7 @@ const updateOrder = "UPDATE orders SET state = ?, version = ?, expires_at = ?, c
 func (s *Store) Update(ctx context.Context, id stock.OrderID, change func(o *order.Order) ([]outbox.Message, error)) error {
 	var saved args // by an earlier run of this
 	err := s.do(ctx, func(c *conn) error {
-		o, err := readOrder(c, id, c.d.forUpdate)
+		o, err := s.orders.read(c, id, c.d.forUpdate)
 		if err != nil {
 			return err
 		}
@@ -68,7 +63,7 @@ func (s *Store) Update(ctx context.Context, id stock.OrderID, change func(o *ord
 		if saved, err = saveArgs(&o, was.Version); err != nil {
 			return err
 		}
-		changed, err := c.execArgs(updateOrder, saved)
+		changed, err := c.execArgs(s.orders.update, saved)
 		if err != nil {
 			return err
 		}
@@ -108,7 +103,7 @@ func asItIs(what string, err error) error {
 	return nil
 }
 
-// saveArgs binds updateOrder.
+// saveArgs binds ordersTable.update.
 func saveArgs(o *order.Order, version int) (args, error) {
 	id, _ := rowID(o.ID)
 	a := make(args, 0, 16)
@@ -130,7 +125,7 @@ func (s *Store) List(ctx context.Context, q order.Query) ([]order.Order, error) 
 	if q.Limit < 1 || q.Limit > order.MaxPage {
 		return nil, fmt.Errorf("store: list orders: %w: limit %d is not in 1..%d", stock.ErrInvalid, q.Limit, order.MaxPage)
 	}
-	query, values, err := listing(s.d, q)
+	query, values, err := s.orders.listing(s.d, q)
 	if err != nil {
 		return nil, fmt.Errorf("store: list orders: %w", err)
 	}
@@ -169,7 +164,7 @@ func (f *filter) sql() string {
 
 // listing writes the statement for a query. Pages are chosen by id inside an
 // index first and only then read, so that sorting never carries whole rows.
-func listing(d *dialect, q order.Query) (string, []any, error) {
+func (t *ordersTable) listing(d *dialect, q order.Query) (string, []any, error) {
 	var f filter
 	if q.Reservation != nil {
 		r := *q.Reservation
@@ -194,7 +189,7 @@ func listing(d *dialect, q order.Query) (string, []any, error) {
 		f.and("check_at BETWEEN 1 AND ?", int64(q.DueBy))
 		sort = " ORDER BY check_at, id LIMIT ?"
 	}
-	page := func(f filter) string { return "SELECT * FROM (SELECT id FROM orders" + f.sql() + sort + ") AS p" }
+	page := func(f filter) string { return "SELECT * FROM (SELECT id FROM " + t.name + f.sql() + sort + ") AS p" }
 	var ids string
 	var values []any
 	if q.Activity != "" && q.State == "" && q.User == "" && q.Reservation == nil && q.DueBy == 0 {
@@ -217,7 +212,7 @@ func listing(d *dialect, q order.Query) (string, []any, error) {
 		}
 		ids, values = page(f), append(f.values, q.Limit)
 	}
-	return "SELECT " + orderColumns + " FROM orders WHERE id IN (" + ids + ")" + sort, append(values, q.Limit), nil
+	return "SELECT " + orderColumns + " FROM " + t.name + " WHERE id IN (" + ids + ")" + sort, append(values, q.Limit), nil
 }
 
 var states = []order.State{order.Created, order.Paid, order.Fulfilled, order.Cancelled, order.Refunded, order.Refused}

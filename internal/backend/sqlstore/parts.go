@@ -36,7 +36,7 @@ func (s *Store) Inspect(ctx context.Context, log stock.LogID, begun func(stock.C
 		if rules, err = readRules(ctx, c, log); err != nil {
 			return err
 		}
-		err = c.query(ctx, undeliveredOf(c.d, "o.activity = ? AND o.bucket = ?"), func(row []driver.Value) error {
+		err = c.query(ctx, undeliveredOf(c.d, "o.activity = ? AND o.bucket = ?", s.orders), func(row []driver.Value) error {
 			undelivered = append(undelivered, scanMessage(row))
 			return nil
 		}, string(p.Activity), int64(p.Bucket), string(p.Activity), int64(p.Bucket))
@@ -45,7 +45,7 @@ func (s *Store) Inspect(ctx context.Context, log stock.LogID, begun func(stock.C
 		}
 		var terms termsCache
 		for epoch := int64(1); epoch <= int64(at.Epoch); epoch++ {
-			err := c.query(ctx, inspectedOrders, func(row []driver.Value) error {
+			err := c.query(ctx, ordersOf(snapshotColumns, ofBucket, "number", s.orders), func(row []driver.Value) error {
 				o, err := scanOrder(row, &terms)
 				if err != nil {
 					return err
@@ -63,9 +63,6 @@ func (s *Store) Inspect(ctx context.Context, log stock.LogID, begun func(stock.C
 	}
 	return rules, undelivered, nil
 }
-
-// inspectedOrders goes along the unique key that orders have by reservation.
-var inspectedOrders = "SELECT " + snapshotColumns + " FROM orders WHERE activity = ? AND epoch = ? AND bucket = ? AND log = ? ORDER BY number"
 
 // SavePart keeps the newest report on a bucket.
 func (s *Store) SavePart(ctx context.Context, p proof.Part) error {

@@ -37,6 +37,7 @@ func (s *Store) Reland(ctx context.Context, l order.Landed) error {
 	if err != nil {
 		return fmt.Errorf("store: reland: %w", err)
 	}
+	b.table = s.orders
 	return s.writing(ctx, "reland", func(c *conn) error {
 		row, ok, err := c.one("SELECT epoch, position FROM watermarks WHERE log = ?", string(at.Log))
 		if err != nil {

@@ -138,7 +138,7 @@ func (s *Store) Kept(ctx context.Context, log stock.LogID) (k order.Kept, err er
 		if k.Rules, err = readRules(ctx, c, log); err != nil {
 			return err
 		}
-		k.Reservations, err = readReservations(ctx, c, p, k.Watermark.Epoch)
+		k.Reservations, err = s.orders.reservations(ctx, c, p, k.Watermark.Epoch)
 		return err
 	})
 	if err != nil {
@@ -160,14 +160,12 @@ func readRules(ctx context.Context, c *conn, log stock.LogID) (rules []stock.Ent
 	return rules, err
 }
 
-const ordersOfEpoch = "SELECT " + orderColumns + " FROM orders WHERE activity = ? AND epoch = ? AND bucket = ? AND log = ? ORDER BY number"
-
-// readReservations reads epoch by epoch, along the unique key that orders have
+// reservations reads epoch by epoch, along the unique key that orders have
 // by reservation; the numbers of an epoch ascend with its log.
-func readReservations(ctx context.Context, c *conn, p stock.Place, newest uint32) (all []stock.Reservation, err error) {
+func (t *ordersTable) reservations(ctx context.Context, c *conn, p stock.Place, newest uint32) (all []stock.Reservation, err error) {
 	var terms termsCache
 	for epoch := int64(1); epoch <= int64(newest); epoch++ {
-		err := c.query(ctx, ordersOfEpoch, func(row []driver.Value) error {
+		err := c.query(ctx, ordersOf(orderColumns, ofBucket, "number", t), func(row []driver.Value) error {
 			o, err := scanOrder(row, &terms)
 			if err == nil {
 				all = append(all, order.ReservationOf(&o, terms.raw))

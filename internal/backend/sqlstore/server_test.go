@@ -23,7 +23,14 @@ func onServer(tb testing.TB, d *servers.Database, name, params string) *Store {
 			tb.Error(err)
 		}
 	})
-	err = s.writing(tb.Context(), "empty", func(c *conn) error {
+	empty(tb, s)
+	return s
+}
+
+// empty deletes every row of a database but those of its layout.
+func empty(tb testing.TB, s *Store) {
+	tb.Helper()
+	err := s.writing(tb.Context(), "empty", func(c *conn) error {
 		var tables []string
 		err := c.query(tb.Context(), "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name <> 'goose_db_version'",
 			func(row []driver.Value) error { tables = append(tables, text(row[0])); return nil })
@@ -37,7 +44,6 @@ func onServer(tb testing.TB, d *servers.Database, name, params string) *Store {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return s
 }
 
 // Everything that the store promises holds on a real MariaDB as on SQLite.

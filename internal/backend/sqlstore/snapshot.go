@@ -36,7 +36,7 @@ func (s *Store) Snapshot(ctx context.Context, activity stock.ActivityID, visit f
 		if err != nil {
 			return err
 		}
-		err = c.query(ctx, undeliveredOf(c.d, "o.activity = ?"), func(row []driver.Value) error {
+		err = c.query(ctx, undeliveredOf(c.d, "o.activity = ?", s.orders), func(row []driver.Value) error {
 			undelivered = append(undelivered, scanMessage(row))
 			return nil
 		}, string(activity), string(activity))
@@ -44,7 +44,7 @@ func (s *Store) Snapshot(ctx context.Context, activity stock.ActivityID, visit f
 			return err
 		}
 		var terms termsCache
-		return c.query(ctx, "SELECT "+snapshotColumns+" FROM orders WHERE activity = ? ORDER BY epoch, bucket, number",
+		return c.query(ctx, ordersOf(snapshotColumns, "activity = ?", "epoch, bucket, number", s.orders),
 			func(row []driver.Value) error {
 				o, err := scanOrder(row, &terms)
 				if err != nil {
@@ -74,16 +74,4 @@ func (s *Store) moment(ctx context.Context, what string, f func(c *conn) error) 
 		}()
 		return f(c)
 	})
-}
-
-// undeliveredOf finds messages by order. A key that is no number (a
-// reminder's) casts to 0, which is no order. The messages are few, the orders
-// many: hence the order of the tables.
-func undeliveredOf(d *dialect, where string) string {
-	of := d.inOrder + " orders o ON o.id = CAST(m.msg_key AS " + d.signed + ") WHERE " + where
-	return `
-	SELECT m.id, m.msg_key, m.topic, m.at, NULL, 0, NULL FROM outbox m ` + of + `
-	UNION ALL
-	SELECT m.id, m.msg_key, m.topic, m.at, NULL, m.attempts, m.reason FROM outbox_failed m ` + of + `
-	ORDER BY 1`
 }

@@ -50,6 +50,7 @@ type Store struct {
 	upkeep *sql.DB // nil where the server sees to itself
 	ckpt   *int64  // of the last Checkpoint, see there
 	lease  *lease.Grant
+	orders *ordersTable // which of its tables of orders this view of it has
 }
 
 var (
@@ -114,7 +115,7 @@ func open(ctx context.Context, p *place, o Options) (*Store, error) {
 	if err := migrate(ctx, p, o.Log); err != nil {
 		return nil, fmt.Errorf("store %s: %w", p.name, err)
 	}
-	s := &Store{d: p.dialect, write: newWriter(p.pool(p.write, p.writers), p.dialect), read: p.pool(p.read, p.readers), ckpt: new(int64)}
+	s := &Store{d: p.dialect, write: newWriter(p.pool(p.write, p.writers), p.dialect), read: p.pool(p.read, p.readers), ckpt: new(int64), orders: plainOrders}
 	if p.checkpoint != "" {
 		s.upkeep = p.pool(p.write, 1)
 	}

@@ -265,7 +265,7 @@ func TestPlans(t *testing.T) {
 	f := func(q order.Query, want string) {
 		t.Helper()
 		q.Limit = 10
-		query, values, err := listing(s.d, q)
+		query, values, err := s.orders.listing(s.d, q)
 		must(t, err)
 		plan := ""
 		must(t, s.reading(t.Context(), "plan", func(c *conn) error {

@@ -1,0 +1,124 @@
+package app
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"sluice/internal/backend/sqlstore"
+	"sluice/internal/lib/id"
+	"sluice/internal/lib/lease"
+)
+
+// Two processes that believe in the same number at the same moment, which leases
+// and clocks could bring about, make different ids all the same; without their
+// spans of time they make the same ones.
+func TestOneNumberTwice(t *testing.T) {
+	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "shop.db"), sqlstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	now := time.Date(2026, 11, 11, 20, 0, 0, 0, time.UTC)
+	clock := func() time.Time { return now }
+	start := func(spans bool) (*number, *id.Source) {
+		t.Helper()
+		k := &number{n: 7, kept: lease.NewKeeper(lease.NewLocal(clock), "id/7", "me", numberTTL, clock)}
+		ids := id.NewMarkingSource(k.n, clock)
+		if _, err := k.kept.Step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if spans {
+			if err := k.mint(t.Context(), ids, store); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return k, ids
+	}
+	same := func(spans bool) (n int) {
+		t.Helper()
+		seen := map[uint64]bool{}
+		a, of := start(spans)
+		b, others := start(spans)
+		for second := range 60 {
+			for range 100 {
+				for _, ids := range []*id.Source{of, others} {
+					minted, err := ids.Mint("ann")
+					if err != nil {
+						t.Fatalf("second %d: %v", second, err)
+					}
+					if seen[minted] {
+						n++
+					}
+					seen[minted] = true
+				}
+			}
+			now = now.Add(time.Second)
+			for _, k := range []*number{a, b} {
+				if _, err := k.Step(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		now = now.Add(-2 * time.Minute) // for whoever comes next
+		return n
+	}
+	if n := same(false); n == 0 {
+		t.Error("without spans nothing comes twice: this test shows nothing")
+	}
+	if n := same(true); n != 0 {
+		t.Errorf("%d ids came twice", n)
+	}
+}
+
+// A process that does not get to the store mints until its span is over, as long
+// as its lease lasts, and goes on when it is back. The next one begins behind it
+// at once if the time has come, which it has when a lease ran out.
+func TestSpanEnds(t *testing.T) {
+	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "shop.db"), sqlstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	now := time.Date(2026, 11, 11, 20, 0, 0, 0, time.UTC)
+	clock := func() time.Time { return now }
+	leases := lease.NewLocal(clock)
+	begin := func(holder string) (*number, *id.Source) {
+		t.Helper()
+		k := &number{n: 7, kept: lease.NewKeeper(leases, "id/7", holder, numberTTL, clock)}
+		ids := id.NewMarkingSource(k.n, clock)
+		if _, err := k.kept.Step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.mint(t.Context(), ids, store); err != nil {
+			t.Fatal(err)
+		}
+		return k, ids
+	}
+	mints := func(ids *id.Source, want error) {
+		t.Helper()
+		n, err := ids.Mint("ann")
+		if !errors.Is(err, want) {
+			t.Errorf("after %s: %v, want %v", now.Format(time.TimeOnly), err, want)
+		}
+		if ahead := id.Time(n).Sub(now); err == nil && (ahead < 0 || ahead > time.Millisecond) {
+			t.Errorf("an id is %s ahead", ahead)
+		}
+	}
+	k, ids := begin("first")
+	now = now.Add(numberTTL - time.Millisecond)
+	mints(ids, nil)
+	now = now.Add(time.Millisecond)
+	mints(ids, id.ErrAhead)
+	if _, err := k.Step(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mints(ids, nil)
+
+	now = now.Add(numberTTL) // and the first is gone
+	_, next := begin("next")
+	now = now.Add(time.Millisecond)
+	mints(next, nil)
+	mints(ids, id.ErrAhead)
+}
