@@ -60,14 +60,17 @@ func Nginx(t TB, conf string, opts ...Option) *Server {
 			text := fmt.Sprintf(nginxFrame, modules, dir, body)
 			return []string{"-p", dir, "-c", file, "-e", "stderr"}, os.WriteFile(file, []byte(text), 0o644)
 		},
-		Ready: func(ctx context.Context, addr string) error {
-			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-			if err != nil {
-				return err
-			}
-			return conn.Close()
-		},
+		Ready: dialable,
 	}, opts...)
+}
+
+// dialable answers nil once somebody listens at addr.
+func dialable(ctx context.Context, addr string) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // luaModules are the lines that load nginx's Lua module and the one it needs.

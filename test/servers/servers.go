@@ -2,7 +2,7 @@
 // against as child processes: on a free port of 127.0.0.1, in a directory of
 // their own, waiting until they answer, and ended with the test. There are
 // Redis (alone, with a replica, with a sentinel, as a cluster), MariaDB (alone,
-// and with a semi-synchronous replica) and nginx.
+// and with a semi-synchronous replica), etcd (one member, three) and nginx.
 //
 // Each can be stopped, killed, paused, and started again at its address on what
 // it left, on nothing, or on an older image of its files.

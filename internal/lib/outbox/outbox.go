@@ -33,7 +33,21 @@ type Message struct {
 	At       int64  // when it happened, Unix ms
 	Attempts int    // failed deliveries so far
 	Reason   string // of the last failure
+
+	// NotBefore holds the message, and later ones of its key, back until then
+	// (Unix ms); 0 is at once. What is sent over a bus keeps it and its readers
+	// observe it; a queue in a store delivers at once.
+	NotBefore int64
 }
+
+// Waiting is a message that was taken from a bus and is delivered later.
+type Waiting struct {
+	Message
+	Next int64 // its next try, Unix ms; 0 as soon as nothing blocks its key; Never for a dead letter
+}
+
+// Never is the next try of a dead letter.
+const Never = -1
 
 // Queue is where messages wait. Messages enter it inside the transactions of
 // its store, not through this interface.

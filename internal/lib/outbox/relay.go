@@ -205,30 +205,51 @@ const (
 )
 
 // fail records a failed attempt: another try after the back-off, or a dead
-// letter. What is merely away makes no dead letters: an outage of any length
-// must not leave work behind that only a person can start again.
+// letter.
 func (r *Relay) fail(ctx context.Context, m Message, cause error) error {
-	reason := cause.Error()
-	if len(reason) > maxReason {
-		reason = reason[:maxReason]
+	v := r.Judge(m, cause)
+	if v.Next != Never {
+		return r.queue.Retry(ctx, m.ID, v.Next, v.Reason)
+	}
+	if err := r.queue.Bury(ctx, m.ID, v.Reason); err != nil {
+		return err
+	}
+	r.Bury(v.Message)
+	return nil
+}
+
+// Try hands a message to every handler that wants it, once and now, and answers
+// what kept it from being delivered. It is for those who have a message before
+// the queue has it.
+func (r *Relay) Try(ctx context.Context, m Message) error { return r.handle(ctx, m) }
+
+// Judge counts a failure of a message and answers the message as it waits from
+// now on: its attempts, its reason, and when it is tried next, which is Never
+// once they are too many. What is merely away makes no dead letters: an outage
+// of any length must not leave work behind that only a person can start again.
+func (r *Relay) Judge(m Message, cause error) Waiting {
+	m.Reason = cause.Error()
+	if len(m.Reason) > maxReason {
+		m.Reason = m.Reason[:maxReason]
 	}
 	r.failed.Add(1)
+	m.Attempts++
 	shortest, longest := r.o.BackoffMin, r.o.BackoffMax
 	if errors.Is(cause, ErrAway) {
 		shortest, longest = min(shortest, minAway), min(longest, maxAway)
-	} else if m.Attempts+1 >= r.o.MaxAttempts {
-		if err := r.queue.Bury(ctx, m.ID, reason); err != nil {
-			return err
-		}
-		r.buried.Add(1)
-		m.Attempts++
-		r.o.Buried(m, reason)
-		return nil
+	} else if m.Attempts >= r.o.MaxAttempts {
+		return Waiting{Message: m, Next: Never}
 	}
-	wait := r.backoff(m.Attempts, shortest, longest)
+	wait := r.backoff(m.Attempts-1, shortest, longest)
 	r.log.Warn("message failed", "message", m.ID, "key", m.Key, "topic", m.Topic,
-		"attempts", m.Attempts+1, "retry_in", wait, "reason", reason)
-	return r.queue.Retry(ctx, m.ID, r.now().Add(wait).UnixMilli(), reason)
+		"attempts", m.Attempts, "retry_in", wait, "reason", m.Reason)
+	return Waiting{Message: m, Next: r.now().Add(wait).UnixMilli()}
+}
+
+// Bury counts and tells of a message that has become a dead letter.
+func (r *Relay) Bury(m Message) {
+	r.buried.Add(1)
+	r.o.Buried(m, m.Reason)
 }
 
 // backoff doubles from shortest to longest with the failures so far, and
