@@ -121,9 +121,36 @@ Of one such run of accepting, all %d orders were in the store %.1f s after the l
 took %.1f µs of CPU time.
 `, r.landing.orders, r.landing.after.Seconds(), r.landing.cpuEach)
 	}
+	r.gateSection(&b)
 	r.overloadSection(&b)
 	b.WriteString(r.method())
 	return b.String()
+}
+
+// doors are what the gate's benchmarks are about, by the ends of their names.
+var doors = []struct{ name, what string }{
+	{"nothing", "no rule at all"},
+	{"a-limit", "one limit by user, let through"},
+	{"no-pass", "a condition, a ticket shown, and no pass: sent to the waiting room"},
+	{"a-pass", "a waiting room, its pass shown"},
+	{"all", "a condition, a ticket and a pass"},
+}
+
+// gateSection is what the gate adds to a purchase that the board has not refused.
+func (r *results) gateSection(b *strings.Builder) {
+	var rows strings.Builder
+	for _, d := range doors {
+		for _, bench := range r.benches {
+			if bench.name == "Door/"+d.name {
+				fmt.Fprintf(&rows, "| %s | %.0f ns | %.0f |\n", d.what, bench.metrics["ns/op"], bench.metrics["allocs/op"])
+			}
+		}
+	}
+	if rows.Len() == 0 {
+		return
+	}
+	b.WriteString("\n## The gate\n\nWhat it adds to a purchase (`gate.Door.Enter`). A flood that is sold out does not get so far: row (a) has all of it in its way.\n\n" +
+		"| it asks for | time | allocations |\n|---|---|---|\n" + rows.String())
 }
 
 // inProcess adds the rows that come from Go benchmarks.

@@ -100,3 +100,16 @@ func TestMarkdown(t *testing.T) {
 		t.Errorf("a format went wrong:\n%s", text)
 	}
 }
+
+func TestGateSection(t *testing.T) {
+	r := &results{benches: []goBench{{"Door/a-pass", map[string]float64{"ns/op": 2541.4, "allocs/op": 15}}, {"Read", nil}}}
+	var b strings.Builder
+	r.gateSection(&b)
+	if !strings.Contains(b.String(), "| a waiting room, its pass shown | 2541 ns | 15 |\n") || strings.Count(b.String(), "\n|") != 3 {
+		t.Error(b.String())
+	}
+	b.Reset()
+	if (&results{}).gateSection(&b); b.Len() > 0 {
+		t.Error("a section about nothing")
+	}
+}
