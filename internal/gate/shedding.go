@@ -11,7 +11,7 @@ import (
 type Work uint8
 
 const (
-	Paying   Work = iota // of somebody who has units and pays for them, or gives them back
+	Paying   Work = iota // of somebody who has units and pays for them, or gives them back: never refused
 	Buying               // of somebody who is about to have units
 	Browsing             // of somebody who looks
 	works
@@ -54,10 +54,15 @@ func NewShedding(now func() time.Time) *Shedding {
 }
 
 // Enter admits work, or answers ErrOverloaded at once and without allocating.
-// Every permit must be left.
+// Every permit must be left. Paying is always admitted, beyond the limit without
+// being measured: what is beside it is what gives way, and routes of payments have a
+// bound of their own.
 func (s *Shedding) Enter(w Work) (Permit, error) {
 	p, err := s.limit.Acquire(call.Class(w), s.now())
-	if err != nil {
+	switch {
+	case err != nil && w == Paying:
+		return Permit{}, nil
+	case err != nil:
 		return Permit{}, ErrOverloaded
 	}
 	return Permit{of: s, held: p}, nil
@@ -80,7 +85,7 @@ func (p *Permit) Leave(o call.Outcome) {
 type SheddingStatus struct {
 	Limit, InFlight int
 	Bounds          map[string]int    // in flight, of all work, below which each kind is admitted
-	Refused         map[string]uint64 // by kind of work, since the start
+	Refused         map[string]uint64 // by kind of work, since the start; of paying: admitted beyond the limit
 }
 
 // Status is for metrics.

@@ -9,7 +9,7 @@ import (
 	"sluice/internal/lib/call"
 )
 
-// Who browses is refused first, who buys next, who pays last; a refusal
+// Who browses is refused first, who buys next, and who pays never; a refusal
 // allocates nothing, and every place comes back.
 func TestShedding(t *testing.T) {
 	s := gate.NewShedding(time.Now)
@@ -33,7 +33,16 @@ func TestShedding(t *testing.T) {
 	}
 	fill(gate.Browsing)
 	fill(gate.Buying)
-	fill(gate.Paying)
+	for range 2 * s.Status().Limit {
+		p, err := s.Enter(gate.Paying)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, p)
+	}
+	if is := s.Status(); is.InFlight != is.Bounds["paying"] || is.Refused["paying"] == 0 {
+		t.Errorf("full of who pays: %+v", is)
+	}
 	if n := testing.AllocsPerRun(100, func() {
 		if _, err := s.Enter(gate.Browsing); err == nil {
 			t.Error("admitted beyond the limit")
