@@ -37,7 +37,7 @@ func (h *jobs) Pop() any {
 	return last
 }
 
-// Step takes the late captures that are due and delivers up to 16 callbacks,
+// Step takes the late captures that are due and delivers up to 64 callbacks,
 // side by side and each within 5 s. A callback that fails waits for its next
 // try. What Step did before a crash may be repeated: callbacks arrive at least once.
 func (s *Server) Step(ctx context.Context) (worked bool, err error) {

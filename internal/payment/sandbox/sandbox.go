@@ -33,7 +33,7 @@ const (
 	maxURL        = 2000      // bytes
 	maxLate       = 24 * time.Hour
 	minSecret     = 16 // bytes
-	deliveries    = 16 // callbacks under way at once
+	deliveries    = 64 // callbacks under way at once
 	callbackLimit = 5 * time.Second
 )
 
