@@ -455,6 +455,7 @@ func TestRacedBudget(t *testing.T) {
 	w := newWorld(bucketOf(1, time.Hour, 5000), time.Hour)
 	b, gate := w.budget("p", 100, 60), newFixed(4000, 1)
 	now, stop := w.ns(), make(chan struct{})
+	step(t, b, true) // or the spenders may be done before the first draw
 	var spent atomic.Int64
 	var spenders, drawer sync.WaitGroup
 	for range 4 {
