@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// bucketOf is the bucket of n in which a user's reservations are, as the API
-// documents it: FNV-1a of the user in 32 bits, modulo n.
+// bucketOf is the bucket of n in which a user's reservations are: FNV-1a of the
+// user in 32 bits, mixed by the finalizer of MurmurHash3, modulo n. It is written
+// here again so that a shop that puts somebody elsewhere is found out.
 func bucketOf(user string, n int) int {
 	if n <= 1 {
 		return 0
@@ -15,7 +16,9 @@ func bucketOf(user string, n int) int {
 	for i := range len(user) {
 		h = (h ^ uint32(user[i])) * 16777619
 	}
-	return int(h % uint32(n))
+	h = (h ^ h>>16) * 0x85ebca6b
+	h = (h ^ h>>13) * 0xc2b2ae35
+	return int((h ^ h>>16) % uint32(n))
 }
 
 // place is what a reservation's id says of where it was made:

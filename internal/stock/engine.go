@@ -37,7 +37,9 @@ func cutLast(s string, sep byte) (before, after string, found bool) {
 }
 
 // BucketOf is the bucket in which a user's reservations of an activity are:
-// FNV-1a of the user modulo n. Gateways and workers of every release must agree.
+// FNV-1a of the user in 32 bits, its bits mixed by the finalizer of MurmurHash3,
+// modulo n. Without that, users whose names differ in a few bits crowd into some of
+// the buckets. Gateways and workers of every release must agree.
 func BucketOf(user UserID, n uint16) uint16 {
 	if n <= 1 {
 		return 0
@@ -46,7 +48,9 @@ func BucketOf(user UserID, n uint16) uint16 {
 	for i := range len(user) {
 		h = (h ^ uint32(user[i])) * 16777619
 	}
-	return uint16(h % uint32(n))
+	h = (h ^ h>>16) * 0x85ebca6b
+	h = (h ^ h>>13) * 0xc2b2ae35
+	return uint16((h ^ h>>16) % uint32(n))
 }
 
 // Share is the part of an activity's allocation that a bucket starts with: of
