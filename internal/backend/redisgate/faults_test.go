@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"sluice/internal/gate/waiting/linetest"
 	"sluice/internal/lib/limit"
 	"sluice/internal/lib/limit/pooltest"
+	"sluice/internal/lib/redisurl"
 	"sluice/test/servers"
 )
 
@@ -286,23 +286,11 @@ func TestBudgetWithoutRedis(t *testing.T) {
 	}
 }
 
+// What is the ledger's in the URL is passed over; what is wrong with the rest is said.
 func TestURL(t *testing.T) {
-	f := func(url, part string) {
-		t.Helper()
-		_, err := redisgate.Open(t.Context(), url, redisgate.Options{Timeout: time.Second})
-		if !errors.Is(err, redisgate.ErrURL) || !strings.Contains(err.Error(), part) || strings.Contains(err.Error(), "secret") {
-			t.Errorf("%s: %v, want something about %q", url, err, part)
-		}
+	if _, err := redisgate.Open(t.Context(), "redis://u:secret@a", redisgate.Options{}); !errors.Is(err, redisurl.ErrInvalid) {
+		t.Error(err)
 	}
-	f("", "start with")
-	f("http://a:1", "start with")
-	f("redis://u:secret@a", `"a" is not host:port`)
-	f("redis://a:1,b", `"b"`)
-	f("redis://u:sec%zzret@a:1", "escaped")
-	f("redis://u:secret@a:1/x", "database")
-	f("redis://a:1?cluster=maybe", "cluster=maybe")
-	f("redis://a:1/2?cluster=true", "neither")
-	f("redis://a:1?cluster=true&sentinel=m", "neither")
 	server := servers.Redis(t)
 	do(t, server, "CONFIG", "SET", "requirepass", "s%c:r@t")
 	for _, ok := range []string{"redis://default:s%25c%3Ar@t@" + server.Addr + "/2?buckets=16&answer=held", "redis://:s%25c%3Ar@t@" + server.Addr + "?cluster=false"} {

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"sluice/internal/lib/redisurl"
 )
 
 // Options bound the calls. Zero fields take the defaults.
@@ -55,11 +57,11 @@ func Open(ctx context.Context, url string, o Options) (*Shared, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	option, err := parseURL(url)
+	where, _, err := redisurl.Parse(url)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("redis of the gate: %w", err)
 	}
-	client, err := rueidis.NewClient(tuned(option, o.Timeout))
+	client, err := rueidis.NewClient(where.Client("sluice-gate", o.Timeout))
 	if err != nil {
 		return nil, fmt.Errorf("redis of the gate: %w", err)
 	}

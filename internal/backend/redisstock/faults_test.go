@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/internal/backend/redisstock"
+	"sluice/internal/lib/redisurl"
 	"sluice/internal/stock"
 	"sluice/internal/stock/stocktest"
 	"sluice/test/servers"
@@ -272,22 +273,15 @@ func TestURL(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %+v", url, got, err, want)
 		}
 	}
-	f("redis://a:6379", redisstock.Config{Addrs: []string{"a:6379"}, Buckets: 1}, "")
-	f("redis://a:6379,b:6380?cluster=true&buckets=16&answer=held",
-		redisstock.Config{Addrs: []string{"a:6379", "b:6380"}, Cluster: true, Buckets: 16, Held: true}, "")
-	f("rediss://[::1]:26379/3?sentinel=mymaster&answer=pending",
-		redisstock.Config{Addrs: []string{"[::1]:26379"}, Sentinel: "mymaster", TLS: true, Database: 3, Buckets: 1}, "")
+	at := redisurl.URL{Addrs: []string{"a:6379"}}
+	f("redis://a:6379", redisstock.Config{URL: at, Buckets: 1}, "")
+	f("redis://a:6379?buckets=16&answer=held", redisstock.Config{URL: at, Buckets: 16, Held: true}, "")
+	f("redis://a:6379?buckets=256&answer=pending", redisstock.Config{URL: at, Buckets: 256}, "")
 	f("redis://user:secret@a", redisstock.Config{}, `"a" is not host:port`)
-	f("redis://user:secret%zz@a:1", redisstock.Config{}, "not well escaped")
-	f("redis://:secret@a:0", redisstock.Config{}, "not host:port")
-	f("redis://a:1,:2", redisstock.Config{}, "not host:port")
-	f("http://a:1", redisstock.Config{}, "redis://")
 	f("redis://a:1?bucket=2", redisstock.Config{}, `no option "bucket"`)
 	f("redis://a:1?buckets=0", redisstock.Config{}, "1..256")
+	f("redis://a:1?buckets=257", redisstock.Config{}, "1..256")
 	f("redis://a:1?answer=maybe", redisstock.Config{}, "pending and held")
-	f("redis://a:1?cluster=si", redisstock.Config{}, "cluster=si")
-	f("redis://a:1/x", redisstock.Config{}, "number of a database")
-	f("redis://a:1/2?cluster=true", redisstock.Config{}, "neither sentinels nor databases")
 }
 
 // A Redis that could lose what it was told to keep is refused, with the line to change.

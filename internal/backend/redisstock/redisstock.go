@@ -91,7 +91,7 @@ func Open(ctx context.Context, url string, o Options) (*Ledger, error) {
 	o.MaxInFlight = orDefault(o.MaxInFlight, 8192)
 	o.Slack = orDefault(o.Slack, 4096)
 	o.Retain = orDefault(o.Retain, time.Hour)
-	client, err := rueidis.NewClient(config.client(o))
+	client, err := rueidis.NewClient(config.Client("sluice", o.Timeout))
 	if err != nil {
 		return nil, fmt.Errorf("redis at %s: %w", strings.Join(config.Addrs, ","), err)
 	}
