@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,7 +67,7 @@ func (s *Server) activity(ctx *fasthttp.RequestCtx, id string) {
 	}
 	in, now := s.switches.Now(), s.now()
 	body, err := s.bodies.of(id).get(now, in, id, func() ([]byte, stock.Millis, error) {
-		v, err := s.shop.View(stock.ActivityID(string([]byte(id))))
+		v, err := s.shop.View(stock.ActivityID(strings.Clone(id)))
 		if err != nil {
 			return nil, 0, err
 		}
@@ -178,7 +179,7 @@ func (b *activityBodies) of(id string) *renderedBody {
 		b.byID = make(map[string]*renderedBody)
 	}
 	r = new(renderedBody)
-	b.byID[string([]byte(id))] = r // id is a view of the request
+	b.byID[strings.Clone(id)] = r // id is a view of the request
 	return r
 }
 

@@ -6,7 +6,6 @@ import (
 
 	"github.com/valyala/fasthttp"
 
-	"sluice/internal/gate"
 	"sluice/internal/order"
 	"sluice/internal/stock"
 )
@@ -22,9 +21,7 @@ var lastEventID = []byte("Last-Event-ID")
 // change, as server-sent events, until a final state. A stream outlives its
 // handler: the connection is handed over, and no goroutine waits with it.
 func (s *Server) events(ctx *fasthttp.RequestCtx, param string) {
-	if ctx.IsHead() { // a stream has no length to tell
-		ctx.Response.Header.SetCanonical(allow, []byte("GET"))
-		s.answer(ctx, methodNotAllowed)
+	if s.refusesHead(ctx) {
 		return
 	}
 	user, r, err := s.ownReservation(ctx, param)
@@ -33,20 +30,12 @@ func (s *Server) events(ctx *fasthttp.RequestCtx, param string) {
 		return
 	}
 	seen, err := readLastEventID(ctx.Request.Header.PeekBytes(lastEventID))
-	if err == nil && (s.streams.full() || s.draining.Load()) {
-		err = gate.ErrOverloaded
-	}
 	if err != nil {
 		s.refuse(ctx, err, 0)
 		return
 	}
 	st := &stream{user: user, shown: r, sent: seen}
-	ctx.HijackSetNoResponse(true) // the head is written by hand: it must not promise a length
-	ctx.Hijack(func(c net.Conn) {
-		// The wrapper holds on to the 16 kB that the request was read with.
-		if hijacked, ok := c.(interface{ UnsafeConn() net.Conn }); ok {
-			c = hijacked.UnsafeConn()
-		}
+	s.handOver(ctx, func(c net.Conn) {
 		st.conn = c
 		s.streams.begin(s.life, st)
 	})
@@ -67,13 +56,6 @@ func readLastEventID(header []byte) (int, error) {
 
 // maxVersion is the version of the last state a reservation can reach.
 var maxVersion = stock.Returned.Version()
-
-// streamHead precedes the events. The stream ends with its connection.
-const streamHead = "HTTP/1.1 200 OK\r\n" +
-	"Content-Type: text/event-stream\r\n" +
-	"Cache-Control: no-store\r\n" +
-	"X-Accel-Buffering: no\r\n" +
-	"Connection: close\r\n\r\n"
 
 // appendEvent writes the state of a reservation as one event. Its id is the
 // state's version, the same on every gateway.

@@ -24,10 +24,16 @@ const (
 	confirmedEvent = "id: 2\ndata: " + `{"reservation":"act.0.1.7","order":"42","state":"confirmed","order_state":"paid","expires_at":"2030-01-01T12:01:00.123Z","total":{"amount":1990,"currency":"CNY"}}` + "\n\n"
 )
 
-// follow opens a stream and returns a reader of its lines.
+// follow opens a stream of the reservation and returns a reader of its lines.
 func (b *bench) follow(t *testing.T, headers ...string) *http.Response {
 	t.Helper()
-	r, err := http.NewRequest("GET", b.url+eventsPath, nil)
+	return b.followAt(t, eventsPath, headers...)
+}
+
+// followAt opens any stream.
+func (b *bench) followAt(t *testing.T, path string, headers ...string) *http.Response {
+	t.Helper()
+	r, err := http.NewRequest("GET", b.url+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +89,7 @@ func (b *bench) attached(t *testing.T, want int) {
 			n += len(slot)
 		}
 		h.mu.Unlock()
-		if n == want && h.count() == want {
+		if n == want && h.open.Count() == want {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -212,7 +218,7 @@ func TestKeepAliveAndDepartedClients(t *testing.T) {
 	departs := func() bool { // the FIN has to arrive first
 		b.step(t)
 		b.clock.pass(beatSlots * time.Second)
-		return b.server.streams.count() == 1
+		return b.server.open.Count() == 1
 	}
 	beats := 1
 	for deadline := time.Now().Add(10 * time.Second); !departs(); beats++ {
@@ -259,7 +265,7 @@ func TestStreamsAreBoundedAndEndWithTheServer(t *testing.T) {
 		expect(t, stream.Body, string(lastWords))
 		expectEnd(t, stream.Body)
 	}
-	if n := b.server.streams.count(); n != 0 {
+	if n := b.server.open.Count(); n != 0 {
 		t.Errorf("%d streams left", n)
 	}
 }

@@ -61,13 +61,17 @@ type gated struct {
 	claims map[string]bool
 	units  waiting.Stock
 	sold   entrance.Sale
+	step   time.Duration // by which the machine's clock was put forward since the start
 }
+
+// machine is the time by which the door decides purchases.
+func (g *gated) machine() time.Time { return g.clock.Now().Add(g.step) }
 
 func newGated(t *testing.T, rules gate.RuleSet) *gated {
 	t.Helper()
 	at := &clock{now: noon.Time()}
 	once := challenge.NewOnce(1000, at.Now)
-	g := &gated{claims: map[string]bool{}, units: waiting.Stock{Free: 1}}
+	g := &gated{bench: &bench{clock: at}, claims: map[string]bool{}, units: waiting.Stock{Free: 1}}
 	g.sold = entrance.Sale{OpensAt: noon.Time(), ClosesAt: noon.Time().Add(time.Hour)}
 	g.door = gate.NewDoor(at.Now(), gate.NewSeal(secret), once)
 	rules.Version = 1
@@ -91,15 +95,15 @@ func newGated(t *testing.T, rules gate.RuleSet) *gated {
 	}
 	g.rooms = waiting.NewRooms(o, "here", 1000, waiting.NewPace(0))
 	g.leader = waiting.NewLeader(o, 0, nil)
-	g.desk = challenge.New(challenge.Options{Secret: secret, Once: once, Now: at.Now, Ready: 4})
-	way := entrance.New(entrance.Options{Door: g.door, Seal: gate.NewSeal(secret), Rooms: g.rooms, Challenges: g.desk, Now: at.Now,
+	g.desk = challenge.New(challenge.Options{Secret: secret, Once: once, Now: g.machine, Ready: 4})
+	way := entrance.New(entrance.Options{Door: g.door, Seal: gate.NewSeal(secret), Rooms: g.rooms, Challenges: g.desk, Now: at.Now, Machine: g.machine,
 		Sale: func(activity string) (entrance.Sale, bool) { return g.sold, activity == "act" }})
 	g.bench = newBench(t, func(c *Config) {
 		c.Slips, c.Queue, c.Asks, c.Rules, c.Now = way, way, g.door.Asks, g.door.Limits, at.Now
 	})
 	g.clock = at
 	g.purchase = func(ctx context.Context, r sale.PurchaseRequest) (stock.Receipt, error) {
-		claims, err := g.door.Enter(ctx, at.Now(), r.Origin.(gate.Origin).Facts())
+		claims, err := g.door.Enter(ctx, g.machine(), r.Origin.(gate.Origin).Facts())
 		for _, c := range claims {
 			if g.claims[c] {
 				return stock.Receipt{}, stock.ErrClaimUsed
@@ -388,7 +392,62 @@ func TestPlaceEvents(t *testing.T) {
 	if lines.Scan() && strings.TrimSpace(lines.Text()) != "" || lines.Scan() {
 		t.Errorf("more after the call: %q", lines.Text())
 	}
-	if n := g.server.places.open.Load(); n != 0 {
+	if n := g.server.open.Count(); n != 0 {
 		t.Errorf("%d streams are open", n)
+	}
+}
+
+// stands is a queue in which everybody waits.
+type stands struct{ nobody }
+
+func (stands) Place(context.Context, string, string) (entrance.Place, error) {
+	return entrance.Place{Place: waiting.Place{State: waiting.Waiting}}, nil
+}
+
+// Streams of places and of reservations share one bound and are counted together.
+func TestBothKindsOfStreamsAreBoundedTogether(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.Limits.Streams, c.Queue = 2, stands{} })
+	place, event := b.followAt(t, queueing+"/events"), b.follow(t)
+	expect(t, place.Body, "event: place\ndata: {")
+	expect(t, event.Body, heldEvent)
+	if n := b.server.Metrics().Streams; n != 2 {
+		t.Errorf("%d streams are counted, of 2", n)
+	}
+	for _, path := range []string{eventsPath, queueing + "/events"} {
+		b.do(t, "GET", path, "").is(t, 503, "overloaded")
+	}
+	b.server.places.close()
+	b.attached(t, 1)
+	expect(t, b.follow(t).Body, heldEvent)
+	b.attached(t, 2)
+}
+
+// The clock of activities and rooms does not follow a step of the machine's, and the
+// door does: a ticket and a pass are good for as long as they say all the same.
+func TestSlipsAfterAStepOfTheClock(t *testing.T) {
+	for _, step := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
+		ticketed := newGated(t, gate.RuleSet{Tickets: []gate.TicketRule{{ID: "t", Activity: "act", Mode: gate.On}}})
+		ticketed.step = step
+		with := fmt.Sprintf(oneLampBy, "ticket", field(t, ticketed.as(t, "ann", "POST", "/v1/activities/act/tickets", ""), "ticket"))
+		if a := ticketed.as(t, "ann", "POST", buying, with); a.status != 202 {
+			t.Errorf("with a ticket, clock by %v: %d %s", step, a.status, a.body)
+		}
+		ticketed.clock.pass(time.Hour)
+		ticketed.as(t, "ann", "POST", buying, with).is(t, 403, "ticket_required")
+
+		queued := newGated(t, gate.RuleSet{Rooms: []gate.RoomRule{{ID: "room", Activity: "act", Mode: gate.On}}})
+		queued.step = step
+		queued.turn(t, time.Second)
+		queued.turn(t, time.Second)
+		queued.as(t, "ann", "POST", queueing, "")
+		for range 5 {
+			queued.turn(t, 300*time.Millisecond)
+		}
+		with = fmt.Sprintf(oneLampBy, "pass", field(t, queued.as(t, "ann", "GET", queueing, ""), "pass"))
+		if a := queued.as(t, "ann", "POST", buying, with); a.status != 202 {
+			t.Errorf("with a pass, clock by %v: %d %s", step, a.status, a.body)
+		}
+		queued.clock.pass(time.Hour)
+		queued.as(t, "ann", "POST", buying, with).is(t, 429, "queued")
 	}
 }

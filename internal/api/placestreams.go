@@ -4,8 +4,8 @@ import (
 	"context"
 	"hash/maphash"
 	"net"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -35,11 +35,10 @@ type placeStream struct {
 // placeStreams serves all streams of places from one loop, as streams do.
 type placeStreams struct {
 	// look answers the place as it is written, and whether there is more to come.
-	look  func(ctx context.Context, activity, user string) (doc []byte, more bool, err error)
-	now   func() time.Time
-	bound int
-	open  atomic.Int64
-	seed  maphash.Seed
+	look func(ctx context.Context, activity, user string) (doc []byte, more bool, err error)
+	now  func() time.Time
+	open *gate.InFlight // all streams of the server
+	seed maphash.Seed
 
 	writing sync.Mutex // held by Step and close
 	tick    int64      // the last one served
@@ -50,15 +49,17 @@ type placeStreams struct {
 	closed bool
 }
 
-func newPlaceStreams(look func(ctx context.Context, activity, user string) ([]byte, bool, error), now func() time.Time, bound int) *placeStreams {
-	return &placeStreams{look: look, now: now, bound: bound, seed: maphash.MakeSeed(), tick: now().UnixMilli() / placeTick.Milliseconds()}
+func newPlaceStreams(look func(ctx context.Context, activity, user string) ([]byte, bool, error), now func() time.Time, open *gate.InFlight) *placeStreams {
+	return &placeStreams{look: look, now: now, open: open, seed: maphash.MakeSeed(), tick: now().UnixMilli() / placeTick.Milliseconds()}
 }
-
-func (h *placeStreams) full() bool { return int(h.open.Load()) >= h.bound }
 
 // begin starts a stream with the place as it is.
 func (h *placeStreams) begin(ctx context.Context, st *placeStream) {
-	if h.open.Add(1) > int64(h.bound) || !h.send(st, []byte(streamHead)) || !h.tell(ctx, st) || !h.attach(st) {
+	if h.open.Enter() != nil { // lost the race for the last place; the client connects again
+		_ = st.conn.Close()
+		return
+	}
+	if !write(st.conn, []byte(streamHead)) || !h.tell(ctx, st) || !h.attach(st) {
 		h.end(st)
 	}
 }
@@ -77,7 +78,7 @@ func (h *placeStreams) attach(st *placeStream) bool {
 
 func (h *placeStreams) end(st *placeStream) {
 	_ = st.conn.Close()
-	h.open.Add(-1)
+	h.open.Leave()
 }
 
 // tell writes the place if it is news; false means that the stream is over.
@@ -89,21 +90,13 @@ func (h *placeStreams) tell(ctx context.Context, st *placeStream) bool {
 	if is := maphash.Bytes(h.seed, doc); is != st.told {
 		st.told, st.quiet = is, 0
 		b := append(append(append(make([]byte, 0, len(doc)+32), "event: place\ndata: "...), doc...), "\n\n"...)
-		return h.send(st, b) && more
+		return write(st.conn, b) && more
 	}
 	if st.quiet++; st.quiet >= int(quietBeats) {
 		st.quiet = 0
-		return !departed(st.conn) && h.send(st, keepAlive)
+		return alive(st.conn)
 	}
 	return true
-}
-
-func (h *placeStreams) send(st *placeStream, b []byte) bool {
-	if st.conn.SetWriteDeadline(time.Now().Add(writeLimit)) != nil {
-		return false
-	}
-	_, err := st.conn.Write(b)
-	return err == nil
 }
 
 // Step serves the slots that have become due, each at most once.
@@ -147,7 +140,7 @@ func (h *placeStreams) close() {
 	h.mu.Unlock()
 	for _, slot := range all {
 		for _, st := range slot {
-			h.send(st, lastWords)
+			write(st.conn, lastWords)
 			h.end(st)
 		}
 	}
@@ -155,25 +148,16 @@ func (h *placeStreams) close() {
 
 // placeEvents serves GET /v1/activities/{id}/queue/events.
 func (s *Server) placeEvents(ctx *fasthttp.RequestCtx, activity string) {
-	if ctx.IsHead() {
-		ctx.Response.Header.SetCanonical(allow, []byte("GET"))
-		s.answer(ctx, methodNotAllowed)
+	if s.refusesHead(ctx) {
 		return
 	}
 	user, _, err := s.ownPlace(ctx, activity)
-	if err == nil && (s.places.full() || s.draining.Load()) {
-		err = gate.ErrOverloaded
-	}
 	if err != nil {
 		s.refuse(ctx, err, 0)
 		return
 	}
-	st := &placeStream{activity: string([]byte(activity)), user: user}
-	ctx.HijackSetNoResponse(true)
-	ctx.Hijack(func(c net.Conn) {
-		if hijacked, ok := c.(interface{ UnsafeConn() net.Conn }); ok {
-			c = hijacked.UnsafeConn()
-		}
+	st := &placeStream{activity: strings.Clone(activity), user: user}
+	s.handOver(ctx, func(c net.Conn) {
 		st.conn = c
 		s.places.begin(s.life, st)
 	})

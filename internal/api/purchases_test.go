@@ -16,6 +16,8 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"sluice/internal/gate"
+	"sluice/internal/gate/entrance"
+	"sluice/internal/gate/waiting"
 	"sluice/internal/sale"
 	"sluice/internal/stock"
 )
@@ -212,7 +214,12 @@ func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 // floodBench is a server whose shop is sold out, and the wire of one attempt.
 func floodBench(t testing.TB) (*Server, *wire) {
 	t.Helper()
-	refusal := error(&stock.Refusal{Err: stock.ErrSoldOut, SKU: "s1"})
+	return floodOf(t, &stock.Refusal{Err: stock.ErrSoldOut, SKU: "s1"})
+}
+
+// floodOf is a server whose shop refuses every purchase so.
+func floodOf(t testing.TB, refusal error) (*Server, *wire) {
+	t.Helper()
 	b := &business{purchase: func(context.Context, sale.PurchaseRequest) (stock.Receipt, error) { return stock.Receipt{}, refusal }}
 	at := &clock{now: noon.Time()}
 	s, _ := newServer(t, b, at, nil)
@@ -221,22 +228,35 @@ func floodBench(t testing.TB) (*Server, *wire) {
 	return s, &wire{request: []byte(request)}
 }
 
+// waits is a queue in which everybody stands 7th.
+type waits struct{ nobody }
+
+func (waits) Known(string, string) (entrance.Place, bool) {
+	return entrance.Place{Place: waiting.Place{State: waiting.Waiting, Position: 7, ETA: time.Minute}}, true
+}
+
 // TestARefusalAllocatesNothing serves whole requests, parsing and writing
 // included, and counts what each one leaves for the collector.
 func TestARefusalAllocatesNothing(t *testing.T) {
-	s, w := floodBench(t)
-	w.left, w.keep = 1, true
-	if err := s.http.ServeConn(w); err != nil || !bytes.Contains(w.last, []byte(`"code":"sold_out"`)) {
-		t.Fatalf("%s, %v", w.last, err)
+	f := func(refusal error, want string) {
+		t.Helper()
+		s, w := floodOf(t, refusal)
+		s.queue = waits{}
+		w.left, w.keep = 1, true
+		if err := s.http.ServeConn(w); err != nil || !bytes.Contains(w.last, []byte(want)) {
+			t.Fatalf("%s, %v", w.last, err)
+		}
+		w.keep = false
+		const requests = 1000
+		perConnection := testing.AllocsPerRun(5, func() { w.left = 1; _ = s.http.ServeConn(w) })
+		perFlood := testing.AllocsPerRun(5, func() { w.left = 1 + requests; _ = s.http.ServeConn(w) })
+		// A collection in between may empty a pool; a request that allocates would show 1,000.
+		if extra := perFlood - perConnection; pooled && extra > 20 {
+			t.Errorf("%v allocations in %d refusals", extra, requests)
+		}
 	}
-	w.keep = false
-	const requests = 1000
-	perConnection := testing.AllocsPerRun(5, func() { w.left = 1; _ = s.http.ServeConn(w) })
-	perFlood := testing.AllocsPerRun(5, func() { w.left = 1 + requests; _ = s.http.ServeConn(w) })
-	// A collection in between may empty a pool; a request that allocates would show 1,000.
-	if extra := perFlood - perConnection; pooled && extra > 20 {
-		t.Errorf("%v allocations in %d refusals", extra, requests)
-	}
+	f(&stock.Refusal{Err: stock.ErrSoldOut, SKU: "s1"}, `"code":"sold_out"`)
+	f(&gate.Refused{Rule: "room", Err: gate.ErrQueued}, `"rule":"room","queue":"/v1/activities/act/queue","position":7,"eta_seconds":60}`)
 }
 
 // BenchmarkRefuse is a whole sold-out attempt in process: HTTP parsed, token

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/valyala/fasthttp"
 
@@ -21,7 +20,7 @@ import (
 type queue interface {
 	Join(ctx context.Context, f *gate.Facts) (entrance.Place, error)
 	Place(ctx context.Context, activity, user string) (entrance.Place, error)
-	// Known is Place without asking any store.
+	// Known is Place without asking any store. It keeps neither name.
 	Known(activity, user string) (entrance.Place, bool)
 	Leave(activity, user string)
 	Draw(activity string) (waiting.Draw, error)
@@ -38,19 +37,13 @@ func noSuch(activity string) error {
 
 // join serves POST /v1/activities/{id}/queue.
 func (s *Server) join(ctx *fasthttp.RequestCtx, activity string) {
-	f, err := s.entering(ctx, activity)
-	if err != nil {
-		s.refuseEntry(ctx, &f, err)
-		return
-	}
-	wait, cancel := s.call()
-	defer cancel()
-	p, err := s.queue.Join(wait, &f)
-	if err != nil {
-		s.refuseEntry(ctx, &f, err)
-		return
-	}
-	reply(ctx, fasthttp.StatusOK, s.appendPlace(nil, activity, &p))
+	s.enter(ctx, activity, func(wait context.Context, f *gate.Facts) (int, []byte, error) {
+		p, err := s.queue.Join(wait, f)
+		if err != nil {
+			return 0, nil, err
+		}
+		return fasthttp.StatusOK, s.appendPlace(nil, activity, &p), nil
+	})
 }
 
 // place serves GET /v1/activities/{id}/queue.
@@ -66,12 +59,9 @@ func (s *Server) place(ctx *fasthttp.RequestCtx, activity string) {
 // ownPlace identifies the shopper and answers where he stands. The user is the
 // caller's to keep.
 func (s *Server) ownPlace(ctx *fasthttp.RequestCtx, activity string) (user string, p entrance.Place, err error) {
-	who, err := s.identify(ctx)
+	who, err := s.identifyFor(ctx, activity)
 	if err != nil {
 		return "", p, err
-	}
-	if !validID(activity) {
-		return "", p, noSuch(activity)
 	}
 	wait, cancel := s.call()
 	defer cancel()
@@ -81,10 +71,7 @@ func (s *Server) ownPlace(ctx *fasthttp.RequestCtx, activity string) (user strin
 
 // leave serves POST /v1/activities/{id}/queue/leave.
 func (s *Server) leave(ctx *fasthttp.RequestCtx, activity string) {
-	who, err := s.identify(ctx)
-	if err == nil && !validID(activity) {
-		err = noSuch(activity)
-	}
+	who, err := s.identifyFor(ctx, activity)
 	if err != nil {
 		s.refuse(ctx, err, 0)
 		return
@@ -160,7 +147,8 @@ func appendHex(b, raw []byte) []byte {
 
 // appendDraw writes what is known of a draw: the seed is, once it has been.
 func appendDraw(b []byte, d *waiting.Draw) []byte {
-	b = appendHex(append(b, `{"algorithm":"sha256-sort","commitment":`...), d.Commitment[:])
+	b = appendString(append(b, `{"algorithm":`...), waiting.Algorithm)
+	b = appendHex(append(b, `,"commitment":`...), d.Commitment[:])
 	b = strconv.AppendInt(append(b, `,"joined":`...), int64(d.Joined), 10)
 	b = appendTime(append(b, `,"draw_at":`...), stock.Millis(d.DrawAt))
 	if !d.Drawn {
@@ -210,12 +198,13 @@ func (s *Server) appendPlace(b []byte, activity string, p *entrance.Place) []byt
 func (s *Server) mustQueue(ctx *fasthttp.RequestCtx, rule, activity, user string) {
 	s.counts[queued].Add(1)
 	problemHead(ctx, queued)
+	var room [512]byte
 	constant := problems[queued].body
-	b := append(make([]byte, 0, 256), constant[:len(constant)-1]...)
+	b := append(room[:0], constant[:len(constant)-1]...)
 	b = appendString(append(b, `,"rule":`...), rule)
-	b = appendString(append(b, `,"queue":`...), "/v1/activities/"+activity+"/queue")
+	b = append(append(append(b, `,"queue":"/v1/activities/`...), activity...), `/queue"`...) // an id needs no escapes
 	// Only what is known here: a flood without passes asks no store.
-	if p, ok := s.queue.Known(activity, strings.Clone(user)); ok && p.State == waiting.Waiting {
+	if p, ok := s.queue.Known(activity, user); ok && p.State == waiting.Waiting {
 		b = strconv.AppendInt(append(b, `,"position":`...), int64(p.Position), 10)
 		if p.ETA > 0 {
 			b = strconv.AppendInt(append(b, `,"eta_seconds":`...), seconds(p.ETA), 10)

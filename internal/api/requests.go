@@ -38,6 +38,16 @@ func (s *Server) identifyHeader(h []byte) (gate.Identity, error) {
 	return s.verifier.Verify(h[scheme:])
 }
 
+// identifyFor identifies the shopper of a request about an activity, which has to
+// be one that can exist.
+func (s *Server) identifyFor(ctx *fasthttp.RequestCtx, activity string) (gate.Identity, error) {
+	who, err := s.identify(ctx)
+	if err == nil && !validID(activity) {
+		err = noSuch(activity)
+	}
+	return who, err
+}
+
 // isJSON accepts application/json with any parameters.
 func isJSON(contentType []byte) bool {
 	if end := bytes.IndexByte(contentType, ';'); end >= 0 {

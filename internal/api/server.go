@@ -1,7 +1,7 @@
 // Package api is the shopper's HTTP: it turns requests into calls of the
 // business and their outcomes into replies. It owns the routes (routes.go), the
 // reading of requests (requests.go, json.go), the only table from errors to
-// status and code (errors.go), the event streams (events.go) and the static
+// status and code (errors.go), the event streams (handover.go) and the static
 // storefront (static.go).
 //
 // Invariants: anything malformed is refused before the business sees it, with
@@ -97,7 +97,7 @@ type Limits struct {
 	Purchases   int // purchases being decided or made durable; 32,768
 	Reads       int // reads of the store or the ledger; 4,096
 	Payments    int // payments, cancellations, callbacks; 1,024
-	Streams     int // open event streams; 100,000
+	Streams     int // open event streams, of reservations and of places together; 100,000
 }
 
 // Sizes and times that hold for every request.
@@ -131,6 +131,7 @@ type Server struct {
 	slips    slips
 	queue    queue
 	asks     func(activity string) []string
+	open     *gate.InFlight // event streams of both kinds
 	streams  *streams
 	places   *placeStreams
 	bodies   activityBodies
@@ -170,7 +171,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		shop: c.Shop, orders: c.Orders, payments: c.Payments, notices: c.Notices, verifier: c.Verifier,
 		now: c.Now, log: c.Log, standing: c.Standing, rules: c.Rules, trusted: c.Trusted, switches: c.Switches, demo: c.Demo, files: files,
-		streams:  newStreams(c.Orders, c.Watchers, c.Now, l.Streams),
+		open:     gate.NewInFlight(l.Streams),
 		attempts: sync.Pool{New: func() any { return new(attempt) }},
 		// Requests carry the machine's own time, and so does what is kept of them.
 		refusals: gate.NewRefusals(maxRefusals, time.Now()),
@@ -179,7 +180,8 @@ func New(c Config) (*Server, error) {
 	if s.asks == nil {
 		s.asks = func(string) []string { return nil }
 	}
-	s.places = newPlaceStreams(s.lookAt, c.Now, l.Streams)
+	s.streams = newStreams(c.Orders, c.Watchers, c.Now, s.open)
+	s.places = newPlaceStreams(s.lookAt, c.Now, s.open)
 	s.bounds[purchaseClass] = gate.NewInFlight(l.Purchases)
 	s.bounds[readClass] = gate.NewInFlight(l.Reads)
 	s.bounds[paymentClass] = gate.NewInFlight(l.Payments)
@@ -305,7 +307,7 @@ type Metrics struct {
 	Accepted    uint64            // purchases accepted for the first time
 	Replayed    uint64            // receipts given again
 	InFlight    map[string]int    // by class of route
-	Streams     int               // open event streams
+	Streams     int               // open event streams of both kinds
 	Connections int               // open connections, streams left out
 }
 
@@ -316,7 +318,7 @@ func (s *Server) Metrics() Metrics {
 		Accepted:    s.accepted.Load(),
 		Replayed:    s.replayed.Load(),
 		InFlight:    make(map[string]int, classes),
-		Streams:     s.streams.count(),
+		Streams:     s.open.Count(),
 		Connections: int(s.http.GetOpenConnectionsCount()),
 	}
 	for c := range codes {

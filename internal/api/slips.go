@@ -26,71 +26,68 @@ type slips interface {
 // maxChallenge bounds the text of a challenge that is answered, in bytes.
 const maxChallenge = 512
 
-// entering is a request of a shopper who wants to come in: who, where to, and with
-// a clearance if one is shown. All of it is good as long as the request.
+// entering is a request of a shopper who wants to come in: who, and where to. It
+// is good as long as the request.
 func (s *Server) entering(ctx *fasthttp.RequestCtx, activity string) (gate.Facts, error) {
-	who, err := s.identify(ctx)
+	who, err := s.identifyFor(ctx, activity)
 	if err != nil {
 		return gate.Facts{}, err
 	}
-	if !validID(activity) {
-		return gate.Facts{}, noSuch(activity)
+	return s.facts(ctx, gate.Slips, activity, who), nil
+}
+
+// enter serves a shopper who wants to come in, with a clearance if he shows one: do
+// answers what he gets. Why somebody is not let in is remembered.
+func (s *Server) enter(ctx *fasthttp.RequestCtx, activity string, do func(wait context.Context, f *gate.Facts) (status int, body []byte, err error)) {
+	f, err := s.entering(ctx, activity)
+	if err == nil {
+		var shown map[string]string
+		shown, err = optional(ctx, maxSlip, "clearance")
+		f.Shows.Clearance = shown["clearance"]
 	}
-	f := s.facts(ctx, gate.Slips, activity, who)
-	body, err := optional(ctx, maxSlip, "clearance")
-	f.Shows.Clearance = body["clearance"]
-	return f, err
+	var status int
+	var body []byte
+	if err == nil {
+		wait, cancel := s.call()
+		defer cancel()
+		status, body, err = do(wait, &f)
+	}
+	if err == nil {
+		reply(ctx, status, body)
+		return
+	}
+	c := s.refuse(ctx, err, 0)
+	if f.User != "" {
+		s.remember(ctx, f.Activity, stock.UserID(f.User), c, err)
+	}
 }
 
 // ticket serves POST /v1/activities/{id}/tickets.
 func (s *Server) ticket(ctx *fasthttp.RequestCtx, activity string) {
-	f, err := s.entering(ctx, activity)
-	if err != nil {
-		s.refuseEntry(ctx, &f, err)
-		return
-	}
-	wait, cancel := s.call()
-	defer cancel()
-	slip, err := s.slips.Ticket(wait, &f)
-	if err != nil {
-		s.refuseEntry(ctx, &f, err)
-		return
-	}
-	reply(ctx, fasthttp.StatusCreated, appendSlip(nil, "ticket", slip))
+	s.enter(ctx, activity, func(wait context.Context, f *gate.Facts) (int, []byte, error) {
+		slip, err := s.slips.Ticket(wait, f)
+		return fasthttp.StatusCreated, appendSlip(nil, "ticket", slip), err
+	})
 }
 
 // challenge serves POST /v1/activities/{id}/challenges.
 func (s *Server) challenge(ctx *fasthttp.RequestCtx, activity string) {
-	f, err := s.entering(ctx, activity)
-	if err != nil {
-		s.refuseEntry(ctx, &f, err)
-		return
-	}
-	wait, cancel := s.call()
-	defer cancel()
-	offer, err := s.slips.Challenge(wait, &f)
-	if err != nil {
-		s.refuseEntry(ctx, &f, err)
-		return
-	}
-	offer.ExpiresAt = offer.ExpiresAt.UTC()
-	body, err := json.Marshal(offer)
-	if err != nil {
-		s.refuse(ctx, err, 0)
-		return
-	}
-	reply(ctx, fasthttp.StatusCreated, body)
+	s.enter(ctx, activity, func(wait context.Context, f *gate.Facts) (int, []byte, error) {
+		offer, err := s.slips.Challenge(wait, f)
+		if err != nil {
+			return 0, nil, err
+		}
+		offer.ExpiresAt = offer.ExpiresAt.UTC()
+		body, err := json.Marshal(offer)
+		return fasthttp.StatusCreated, body, err
+	})
 }
 
 // answerChallenge serves POST /v1/activities/{id}/challenges/answers.
 func (s *Server) answerChallenge(ctx *fasthttp.RequestCtx, activity string) {
-	who, err := s.identify(ctx)
+	f, err := s.entering(ctx, activity)
 	if err != nil {
 		s.refuse(ctx, err, 0)
-		return
-	}
-	if !validID(activity) {
-		s.answer(ctx, noSuchActivity)
 		return
 	}
 	text, answer, err := readAnswer(ctx)
@@ -98,7 +95,6 @@ func (s *Server) answerChallenge(ctx *fasthttp.RequestCtx, activity string) {
 		s.refuse(ctx, err, 0)
 		return
 	}
-	f := s.facts(ctx, gate.Slips, activity, who)
 	wait, cancel := s.call()
 	defer cancel()
 	slip, err := s.slips.Answer(wait, &f, text, answer)
@@ -147,14 +143,6 @@ func readAnswer(ctx *fasthttp.RequestCtx) (text_ string, answer int, err error) 
 		return "", 0, &fieldError{"answer", "is missing"}
 	}
 	return strings.Clone(text_), answer, nil
-}
-
-// refuseEntry answers who is not let in, and remembers why.
-func (s *Server) refuseEntry(ctx *fasthttp.RequestCtx, f *gate.Facts, err error) {
-	c := s.refuse(ctx, err, 0)
-	if f.User != "" {
-		s.remember(ctx, f.Activity, stock.UserID(f.User), c, err)
-	}
 }
 
 func appendSlip(b []byte, name string, slip entrance.Slip) []byte {

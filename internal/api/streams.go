@@ -5,27 +5,16 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
+	"sluice/internal/gate"
 	"sluice/internal/order"
 	"sluice/internal/stock"
 )
 
-const (
-	// beatSlots is how many seconds lie between two keep-alive comments of a
-	// stream; each second serves one slot of streams.
-	beatSlots = 15
-	// writeLimit is how long one write may take. A few hundred bytes fit into
-	// the kernel's buffer at once, unless the reader has stopped reading.
-	writeLimit = 50 * time.Millisecond
-)
-
-var (
-	keepAlive = []byte(":\n\n")
-	lastWords = []byte(": closing, connect again\n\n")
-)
+// beatSlots is how many seconds lie between two keep-alive comments of a
+// stream; each second serves one slot of streams.
+const beatSlots = 15
 
 // stream is one open event stream: some 300 bytes and a socket. Until it is
 // attached it belongs to the goroutine that begins it, afterwards to the loop.
@@ -55,8 +44,7 @@ type streams struct {
 	reservations reservations
 	watchers     watchers
 	now          func() time.Time
-	bound        int
-	open         atomic.Int64
+	open         *gate.InFlight // all streams of the server
 	wake         chan struct{}
 
 	writing sync.Mutex // held by Step and close: one writer at a time
@@ -70,24 +58,21 @@ type streams struct {
 	closed bool
 }
 
-func newStreams(r reservations, w watchers, now func() time.Time, bound int) *streams {
-	return &streams{reservations: r, watchers: w, now: now, bound: bound, wake: make(chan struct{}, 1), beat: now().Unix()}
+func newStreams(r reservations, w watchers, now func() time.Time, open *gate.InFlight) *streams {
+	return &streams{reservations: r, watchers: w, now: now, open: open, wake: make(chan struct{}, 1), beat: now().Unix()}
 }
-
-func (h *streams) count() int { return int(h.open.Load()) }
-func (h *streams) full() bool { return h.count() >= h.bound }
 
 // begin starts a stream: head, the state now unless the client has it, and
 // from then on whatever Step writes. The watch begins before the state is
 // read, so no change falls between them.
 func (h *streams) begin(ctx context.Context, st *stream) {
-	var err error
-	if h.open.Add(1) <= int64(h.bound) {
-		st.stop, err = h.watchers.Watch(st.shown.id, func(c order.Change) { h.changed(st, c) })
-	}
-	if st.stop == nil || err != nil { // lost the race for the last place; the client connects again
-		h.open.Add(-1)
+	if h.open.Enter() != nil { // lost the race for the last place; the client connects again
 		_ = st.conn.Close()
+		return
+	}
+	var err error
+	if st.stop, err = h.watchers.Watch(st.shown.id, func(c order.Change) { h.changed(st, c) }); err != nil {
+		h.end(st)
 		return
 	}
 	if !h.greet(ctx, st) || !h.attach(st) {
@@ -111,7 +96,7 @@ func (h *streams) greet(ctx context.Context, st *stream) bool {
 		st.sent = version
 		b = appendEvent(b, &st.shown)
 	}
-	return h.send(st, b) == nil && !st.shown.state.Ended()
+	return write(st.conn, b) && !st.shown.state.Ended()
 }
 
 // changed is called by whoever changed the reservation: it only takes note.
@@ -176,9 +161,11 @@ func (h *streams) drop(st *stream) {
 
 // end closes a stream that is not in the wheel (any more).
 func (h *streams) end(st *stream) {
-	st.stop()
+	if st.stop != nil {
+		st.stop()
+	}
 	_ = st.conn.Close()
-	h.open.Add(-1)
+	h.open.Leave()
 }
 
 // Step writes what has changed and the keep-alives that are due. A stream that
@@ -221,7 +208,7 @@ func (h *streams) tell(st *stream) bool {
 	if version := st.shown.state.Version(); version > st.sent {
 		st.sent = version
 		h.buffer = appendEvent(h.buffer[:0], &st.shown)
-		if h.send(st, h.buffer) != nil {
+		if !write(st.conn, h.buffer) {
 			return false
 		}
 	}
@@ -239,20 +226,12 @@ func (h *streams) keepAlive(ctx context.Context) (worked bool) {
 		h.mu.Unlock()
 		for _, st := range h.due {
 			worked = true
-			if departed(st.conn) || h.send(st, keepAlive) != nil {
+			if !alive(st.conn) {
 				h.drop(st)
 			}
 		}
 	}
 	return worked
-}
-
-func (h *streams) send(st *stream, b []byte) error {
-	if err := st.conn.SetWriteDeadline(time.Now().Add(writeLimit)); err != nil {
-		return err
-	}
-	_, err := st.conn.Write(b)
-	return err
 }
 
 // close says good-bye on all streams and lets no more begin.
@@ -264,28 +243,7 @@ func (h *streams) close() {
 	all := slices.Concat(h.wheel[:]...)
 	h.mu.Unlock()
 	for _, st := range all {
-		_ = h.send(st, lastWords)
+		write(st.conn, lastWords)
 		h.drop(st)
 	}
-}
-
-// departed looks whether the client has closed its side, without waiting. What
-// a client says on a stream is thrown away.
-func departed(c net.Conn) bool {
-	socket, ok := c.(syscall.Conn)
-	if !ok {
-		return false // not a plain socket: a failing write will tell
-	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return true
-	}
-	closed := false
-	err = raw.Read(func(fd uintptr) bool {
-		var b [64]byte
-		n, err := syscall.Read(int(fd), b[:])
-		closed = err == nil && n == 0 || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
-		return true
-	})
-	return closed || err != nil
 }

@@ -263,7 +263,7 @@ func TestKeyIsMadeOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range keys {
 		all.Go(func() {
-			key, err := Key(dir)
+			key, err := KeyIn(SecretsPath(dir))
 			if err != nil {
 				t.Error(err)
 			}
@@ -296,7 +296,7 @@ func TestBadKeyFileIsNotReplaced(t *testing.T) {
 		if err := os.WriteFile(KeyPath(dir), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := Key(dir)
+		_, err := KeyIn(SecretsPath(dir))
 		if !errors.Is(err, ErrKey) || (content != "" && strings.Contains(err.Error(), content)) {
 			t.Errorf("%q: %v", content, err)
 		}

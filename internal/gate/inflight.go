@@ -33,3 +33,6 @@ func (f *InFlight) Leave() { f.now.Add(-1) }
 
 // Count is how many are in flight now.
 func (f *InFlight) Count() int { return int(f.now.Load()) }
+
+// Full says whether Enter would refuse now; it may be otherwise a moment later.
+func (f *InFlight) Full() bool { return f.now.Load() >= f.bound }

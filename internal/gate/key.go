@@ -24,9 +24,6 @@ func KeyPath(dataDir string) string { return keyPath(SecretsPath(dataDir)) }
 
 func keyPath(secrets string) string { return filepath.Join(secrets, "jwt.hs256") }
 
-// Key is KeyIn of a data directory's own secrets.
-func Key(dataDir string) ([]byte, error) { return KeyIn(SecretsPath(dataDir)) }
-
 // KeyIn reads the HS256 secret in a directory of secrets and creates it, 32
 // random bytes as hex, mode 0600, when there is none. Of two processes that
 // create it at the same time both get the same one.

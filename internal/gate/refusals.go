@@ -45,7 +45,7 @@ const RuleCode = MaxRefusalCode + 1 - ruleSlots
 // Refusal is a last refusal, as people are told of it.
 type Refusal struct {
 	Code string
-	Rule string // with rate_limited, if it is still known
+	Rule string // of a refusal by a rule, if it is still known
 	At   time.Time
 }
 

@@ -35,7 +35,7 @@ const (
 
 // Shedding bounds the work that one resource does at a time, by a limit found
 // from how long the work takes (call.Adaptive). What is beyond is refused at once,
-// browsing first and paying last. It is for a resource that slows down by being
+// browsing first and paying never. It is for a resource that slows down by being
 // asked more: a store that is read. What waits for something else (a provider,
 // landing, a commit that is shared) must not hold a permit while it does:
 // docs/decisions/0016. It is safe for concurrent use.

@@ -200,15 +200,8 @@ func (n *neighbours) count() (set int) {
 	return set
 }
 
-// Suspect says by which signal, "regular", "accounts" or "headless", a request
-// looks like that of a program; of several, the one that is found out first.
-func (s *Suspicion) Suspect(now time.Time, f *Facts, by *Thresholds) (signal string, yes bool) {
-	if at, yes := s.suspect(now, f, by); yes {
-		return signalNames[at], true
-	}
-	return "", false
-}
-
+// suspect says by which signal a request looks like that of a program; of several,
+// the one that is found out first.
 func (s *Suspicion) suspect(now time.Time, f *Facts, by *Thresholds) (signal, bool) {
 	if by.signals&(1<<headlessSignal) != 0 && f.Hints != 0 {
 		return headlessSignal, true

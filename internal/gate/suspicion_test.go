@@ -12,6 +12,14 @@ import (
 	"unsafe"
 )
 
+// Suspect is suspect with the signal's name.
+func (s *Suspicion) Suspect(now time.Time, f *Facts, by *Thresholds) (signal string, yes bool) {
+	if at, yes := s.suspect(now, f, by); yes {
+		return signalNames[at], true
+	}
+	return "", false
+}
+
 // byDefault are the thresholds of a rule that says nothing of them.
 func byDefault(signals ...string) *Thresholds {
 	t := (&Challenge{Signals: signals}).Thresholds()

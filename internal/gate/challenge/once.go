@@ -37,7 +37,7 @@ func (o *Once) Spend(_ context.Context, id string, until time.Time) (first bool,
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	over := now.UnixNano() / int64(slot)
-	for at, ids := range o.spent { // as many as slots are ahead: some 20
+	for at, ids := range o.spent { // as many as slots are ahead: some 30
 		if at < over {
 			o.n -= len(ids)
 			delete(o.spent, at)

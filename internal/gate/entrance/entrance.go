@@ -30,21 +30,32 @@ type Sale struct {
 	SoldOut, Ended    bool
 }
 
-// Options are all required.
+// Options are all required but Machine.
 type Options struct {
 	Door       *gate.Door
 	Seal       *gate.Seal
 	Rooms      *waiting.Rooms
 	Challenges *challenge.Desk
 	Sale       func(activity string) (Sale, bool)
-	Now        func() time.Time // of the clock of activities
+	Now        func() time.Time // of the clock of activities and waiting rooms
+	Machine    func() time.Time // at which the door is asked about purchases, and so here; nil: Now
 }
 
 // Entrance is safe for concurrent use.
 type Entrance struct{ o Options }
 
 // New builds one.
-func New(o Options) *Entrance { return &Entrance{o} }
+func New(o Options) *Entrance {
+	if o.Machine == nil {
+		o.Machine = o.Now
+	}
+	return &Entrance{o}
+}
+
+// ahead is by how much the door's clock is ahead of the activities', in whole
+// seconds: it follows steps of the machine's, and theirs does not. What is handed out
+// ends by the door's.
+func (e *Entrance) ahead() time.Duration { return e.o.Machine().Sub(e.o.Now()).Round(time.Second) }
 
 // Slip is something handed out, as its holder shows it.
 type Slip struct {
@@ -94,12 +105,13 @@ func (e *Entrance) Ticket(ctx context.Context, f *gate.Facts) (Slip, error) {
 	if err != nil {
 		return Slip{}, err
 	}
-	text, slip, err := e.o.Door.Ticket(ctx, e.o.Now(), f, s.OpensAt, s.ClosesAt)
+	ahead := e.ahead()
+	text, slip, err := e.o.Door.Ticket(ctx, e.o.Machine(), f, s.OpensAt.Add(ahead), s.ClosesAt.Add(ahead))
 	if errors.Is(err, stock.ErrNotOpen) {
 		from, _ := e.o.Door.TicketsFrom(f.Activity, s.OpensAt)
 		err = &TooEarly{OpensAt: s.OpensAt, TicketsFrom: from}
 	}
-	return Slip{text, slip.Until}, err
+	return Slip{text, slip.Until.Add(-ahead)}, err
 }
 
 // Challenge answers a challenge of the kind that the door would ask for.
@@ -107,7 +119,7 @@ func (e *Entrance) Challenge(_ context.Context, f *gate.Facts) (challenge.Challe
 	if _, found := e.o.Sale(f.Activity); !found {
 		return challenge.Challenge{}, stock.ErrNoSuchActivity
 	}
-	return e.o.Challenges.Offer(f.Activity, f.User, e.o.Door.Kind(e.o.Now(), f))
+	return e.o.Challenges.Offer(f.Activity, f.User, e.o.Door.Kind(e.o.Machine(), f))
 }
 
 // Answer gives a clearance for the right answer. Errors are those of Desk.Check.
@@ -135,7 +147,7 @@ func (e *Entrance) Join(ctx context.Context, f *gate.Facts) (Place, error) {
 	if err := e.o.Rooms.Ready(f.Activity); err != nil {
 		return Place{}, said(err, s)
 	}
-	if err := e.o.Door.Approach(ctx, e.o.Now(), f); err != nil {
+	if err := e.o.Door.Approach(ctx, e.o.Machine(), f); err != nil {
 		return Place{}, err
 	}
 	// The names are kept, and f is not.
@@ -187,7 +199,8 @@ func (e *Entrance) Known(activity, user string) (Place, bool) {
 func (e *Entrance) with(p waiting.Place, activity, user string) Place {
 	out := Place{Place: p}
 	if p.State == waiting.Called {
-		out.Pass = e.o.Seal.Sign(gate.Slip{Kind: gate.Pass, Activity: activity, User: user, ID: p.Call, Until: time.UnixMilli(int64(p.Until))})
+		until := time.UnixMilli(int64(p.Until)).Add(e.ahead())
+		out.Pass = e.o.Seal.Sign(gate.Slip{Kind: gate.Pass, Activity: activity, User: user, ID: p.Call, Until: until})
 	}
 	return out
 }

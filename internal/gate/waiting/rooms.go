@@ -199,17 +199,6 @@ func (r *Rooms) Leave(activity, user string) {
 	}
 }
 
-// Called says until when the pass of a number is valid, as far as this process
-// knows. One that has a pass signed by a process that knew more is right.
-func (r *Rooms) Called(activity string, number int) (until Millis, ok bool) {
-	m, v := r.seen(activity)
-	if m == nil || number < 0 || number >= MaxJoined {
-		return 0, false
-	}
-	state, _, until := v.standing(number, r.o.millis())
-	return until, state == Called
-}
-
 // Used counts the pass of a call as used. It is to be told once of each; one of a
 // room that is no more counts nothing.
 func (r *Rooms) Used(activity, call string) {
@@ -266,6 +255,7 @@ func (r *Rooms) Step(ctx context.Context) (worked bool, err error) {
 	if !maps.Equal(old, next) {
 		r.rooms.Store(&next)
 	}
+	maps.DeleteFunc(r.rest, func(_ string, until Millis) bool { return until <= now })
 	open := 0
 	for _, m := range next {
 		if v := m.view.Load(); v.drawn() && !v.over() && v.Progress.Head < v.Joined {

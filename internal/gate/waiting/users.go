@@ -2,6 +2,7 @@ package waiting
 
 import (
 	"hash/maphash"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -84,12 +85,7 @@ func (u *users) forget(user string) {
 		return
 	}
 	delete(s.known, user)
-	for i, n := range s.fresh {
-		if n == k.number {
-			s.fresh = append(s.fresh[:i], s.fresh[i+1:]...)
-			return
-		}
-	}
+	s.fresh = slices.DeleteFunc(s.fresh, func(n uint32) bool { return n == k.number })
 }
 
 // take answers the numbers that were there since the last take.
