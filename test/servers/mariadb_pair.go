@@ -48,7 +48,8 @@ func MariaDBPair(t TB, opts ...Option) *DatabasePair {
 }
 
 // Promote makes the replica the primary, after it has applied all that it was
-// sent, and leaves the old one as it is: killed, or a second primary.
+// sent, and leaves the old one as it is: killed, or a second primary. Stores on
+// it learn that a new term has begun, as docs/OPERATIONS.md says.
 func (p *DatabasePair) Promote(ctx context.Context) error {
 	r := p.Replica
 	if err := r.Exec(ctx, "STOP SLAVE IO_THREAD"); err != nil {
@@ -61,8 +62,18 @@ func (p *DatabasePair) Promote(ctx context.Context) error {
 	if err := r.applied(ctx, status["Gtid_IO_Pos"]); err != nil {
 		return err
 	}
-	err = r.Exec(ctx, "STOP SLAVE", "RESET SLAVE ALL",
-		"SET GLOBAL rpl_semi_sync_slave_enabled=0, GLOBAL rpl_semi_sync_master_enabled=1, GLOBAL read_only=0")
+	stores, err := r.Query(ctx, "SELECT GROUP_CONCAT(table_schema) AS names FROM information_schema.tables WHERE table_name='primary_term'")
+	if err != nil {
+		return err
+	}
+	promote := []string{"STOP SLAVE", "RESET SLAVE ALL"}
+	for name := range strings.SplitSeq(stores["names"], ",") {
+		if name != "" {
+			promote = append(promote, "INSERT INTO `"+name+"`.primary_term (id, term, server) VALUES (1, 2, @@server_id) "+
+				"ON DUPLICATE KEY UPDATE term=term+1, server=@@server_id")
+		}
+	}
+	err = r.Exec(ctx, append(promote, "SET GLOBAL rpl_semi_sync_slave_enabled=0, GLOBAL rpl_semi_sync_master_enabled=1, GLOBAL read_only=0")...)
 	if err != nil {
 		return err
 	}
