@@ -17,6 +17,7 @@ type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Run the server."`
 	Storm   stormCommand   `cmd:"" help:"Load a server with a flash sale of its own and audit every reply."`
 	Audit   auditCommand   `cmd:"" help:"Prove that ledger, orders and money agree; exit 1 if they do not."`
+	Bus     busCommand     `cmd:"" help:"Export, import or read again the messages of a bus on Kafka."`
 	Doctor  doctorCommand  `cmd:"" help:"Check the machine and the configuration before a sale."`
 	Config  configCommand  `cmd:"" help:"Check or print the configuration."`
 	Token   tokenCommand   `cmd:"" help:"Sign a shopper's token with the data directory's key."`

@@ -1,6 +1,6 @@
 // Package console is the operators' HTTP API: SKUs, activities and their
 // lives, stock deltas, orders, the proof, dead letters, the gate's rules, lists
-// and playbooks, and the audit log,
+// and playbooks, the processes of the fleet, and the audit log,
 // described by an OpenAPI 3.1 document at /openapi.json. It runs on its own
 // listener, never on the shoppers' port.
 //
@@ -28,6 +28,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"sluice/internal/gate"
+	"sluice/internal/lib/cluster"
 	"sluice/internal/order"
 	"sluice/internal/proof"
 	"sluice/internal/sale"
@@ -66,7 +67,10 @@ type Config struct {
 	DeadLetters deadLetters
 	// Dependencies are what this process calls; none is fine.
 	Dependencies []Dependency
-	Audit        auditLog
+	// Members are the processes of the fleet and those that have gone lately, the
+	// moment at which it was so, and whether that is now; nil: nobody keeps a list.
+	Members func() (list []cluster.Seen, asOf time.Time, fresh bool)
+	Audit   auditLog
 }
 
 type console struct {
@@ -99,6 +103,7 @@ func New(cfg Config) http.Handler {
 		c.servePlaybooks()
 	}
 	c.serveDependencies()
+	c.serveMembers()
 	c.serveAudit()
 	forgetUnused(c.api.OpenAPI())
 	mux.HandleFunc("GET /livez", c.livez)

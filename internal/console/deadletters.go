@@ -61,7 +61,7 @@ func (c *console) serveDeadLetters() {
 			for i, m := range found {
 				list.DeadLetters[i] = deadOf(m)
 			}
-			if len(found) == in.Limit {
+			if len(found) >= in.Limit {
 				list.Next = list.DeadLetters[len(found)-1].ID
 			}
 			return body(list, err)

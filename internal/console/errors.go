@@ -44,6 +44,7 @@ var (
 	noSuchReservation    = outcome{404, "no_such_reservation", "No such reservation"}
 	noSuchDeadLetter     = outcome{404, "no_such_dead_letter", "No such dead letter"}
 	noSuchDependency     = outcome{404, "no_such_dependency", "No such dependency"}
+	noMembers            = outcome{404, "no_members", "Nobody keeps a list of the processes"}
 	noSuchRules          = outcome{404, "no_such_rules", "No such version of the rules"}
 	noSuchPlaybook       = outcome{404, "no_such_playbook", "No such playbook"}
 	noSuchFreeze         = outcome{404, "no_such_freeze", "No such freeze"}
@@ -80,6 +81,7 @@ var causes = []struct {
 }{
 	{outbox.ErrNoSuchMessage, noSuchDeadLetter},
 	{errNoSuchDependency, noSuchDependency},
+	{errNoMembers, noMembers},
 	{sale.ErrTransition, activityState},
 	{sale.ErrExists, exists},
 	{stock.ErrConflict, conflict},

@@ -10,6 +10,8 @@
 // Delivery is at least once: a message has the id that the outbox gave it,
 // however often it comes, and a reader's inbox knows those that had their
 // effect. Nothing here is exactly once.
+// What was sent the store keeps until a group has consumed it (Tracker), and what
+// was lost is sent again.
 //
 // It refuses to start on a topic that can lose what it has acknowledged. One
 // bus carries the messages of one queue: ids of two would be mixed up. The
@@ -23,7 +25,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,69 +70,10 @@ type Bus struct {
 	flights map[int64]*flight // what Send has given to the client, by message id
 }
 
-// place is what an address says.
-type place struct {
-	brokers    []string
-	topic      string
-	partitions int32
-	replicas   int16
-	insync     int
-}
-
-const (
-	minReplicas = 3
-	minInsync   = 2
-	openWithin  = 20 * time.Second
-)
-
-// parse reads
-//
-//	kafka://h1:9092,h2:9092?topic=sluice.events&partitions=12&replicas=3
-//
-// partitions and replicas are of a topic that Open has to make. replicas=1 says
-// that one broker is meant, and losing what it has with its disk is accepted:
-// for tests and trials.
-func parse(address string) (p place, err error) {
-	bad := func(why string) (place, error) {
-		return place{}, fmt.Errorf("%w: %s; it reads kafka://host:9092,host:9092?topic=sluice.events", ErrAddress, why)
-	}
-	rest, ok := strings.CutPrefix(address, "kafka://")
-	if !ok {
-		return bad("it does not begin with kafka://")
-	}
-	hosts, query, _ := strings.Cut(rest, "?")
-	p = place{brokers: strings.Split(strings.TrimSuffix(hosts, "/"), ","), topic: "sluice.events", partitions: 12, replicas: minReplicas, insync: minInsync}
-	for _, b := range p.brokers {
-		if host, port, ok := strings.Cut(b, ":"); !ok || host == "" || port == "" || strings.ContainsAny(b, "@/") {
-			return bad(fmt.Sprintf("%q is not host:port", b))
-		}
-	}
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return bad(err.Error())
-	}
-	for name, v := range values {
-		n, numeric := strconv.Atoi(v[0])
-		switch {
-		case name == "topic" && v[0] != "":
-			p.topic = v[0]
-		case name == "partitions" && numeric == nil && n >= 1 && n <= 1000:
-			p.partitions = int32(n)
-		case name == "replicas" && numeric == nil && (n == 1 || n >= minReplicas && n <= 100):
-			p.replicas = int16(n)
-		default:
-			return bad(fmt.Sprintf("%s=%s", name, v[0]))
-		}
-	}
-	if p.replicas == 1 {
-		p.insync = 1
-	}
-	return p, nil
-}
-
 // Open reaches the brokers, makes the topic where it is missing, and checks
 // that it keeps what it acknowledges: at least 3 replicas of which 2 in sync,
 // and no leader that was not in sync. ErrAddress and ErrUnsafe say what to do.
+// Brokers that do not answer within ctx, or 20 s, are outbox.ErrAway: try again.
 func Open(ctx context.Context, address string, o Options) (*Bus, error) {
 	p, err := parse(address)
 	if err != nil {
@@ -154,8 +96,15 @@ func Open(ctx context.Context, address string, o Options) (*Bus, error) {
 	b.admin = kadm.NewClient(b.out)
 	ctx, cancel := context.WithTimeout(ctx, openWithin)
 	defer cancel()
-	if err := b.check(ctx); err != nil {
+	err = b.out.Ping(ctx) // which says why they do not answer; what is tried again and again does not
+	if err == nil {
+		err = b.check(ctx)
+	}
+	if err != nil {
 		b.Close()
+		if away(err) {
+			err = fmt.Errorf("%w: %w", outbox.ErrAway, err)
+		}
 		return nil, fmt.Errorf("bus %s: %w", strings.Join(p.brokers, ","), err)
 	}
 	return b, nil
@@ -174,7 +123,15 @@ func (b *Bus) producer(more ...kgo.Opt) (*kgo.Client, error) {
 	}, more...)...)
 }
 
+// away says that nobody who knows has answered: what brokers refuse for good,
+// they say.
+func away(err error) bool {
+	var said *kerr.Error
+	return !errors.Is(err, ErrUnsafe) && !(errors.As(err, &said) && !said.Retriable)
+}
+
 func (b *Bus) client(more ...kgo.Opt) (*kgo.Client, error) {
+	more = append(b.place.secured(), more...)
 	return kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(b.place.brokers...),
 		kgo.ClientID("sluice"),

@@ -49,7 +49,7 @@ func TestAddress(t *testing.T) {
 	f("kafka://a:1,b:2", "[a:1 b:2] sluice.events 12 3 2")
 	f("kafka://a:1/?topic=x&partitions=3&replicas=1", "[a:1] x 3 1 1")
 	f("kafka://a:1?replicas=5", "[a:1] sluice.events 12 5 2")
-	for _, bad := range []string{"", "kafka://", "kafka://a", "redis://a:1", "kafka://u:p@a:1", "kafka://a:1,", "kafka://a:1?replicas=2",
+	for _, bad := range []string{"", "kafka://", "kafka://a", "redis://a:1", "kafka://u@a:1", "kafka://a:1,", "kafka://a:1?replicas=2",
 		"kafka://a:1?replicas=x", "kafka://a:1?partitions=0", "kafka://a:1?topic=", "kafka://a:1?acks=1", "kafka://a:1?%"} {
 		f(bad, "")
 	}

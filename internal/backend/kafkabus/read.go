@@ -103,8 +103,20 @@ func (b *Bus) NewReader(group string, in Inbox, handlers []outbox.Named, now fun
 	return r, nil
 }
 
-// Close leaves the group, so that others go on at once.
-func (r *Reader) Close() { r.client.CloseAllowingRebalance() }
+// leaveWithin bounds the farewell to brokers that do not answer. They notice by
+// themselves.
+const leaveWithin = 3 * time.Second
+
+// Close leaves the group, so that others go on at once. No Step runs meanwhile.
+func (r *Reader) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveWithin)
+	defer cancel()
+	r.client.AllowRebalance()
+	if err := r.client.LeaveGroupContext(ctx); err != nil {
+		r.log.Warn("the group was not told that this reader has left", "error", err)
+	}
+	r.client.Close()
+}
 
 // Step takes one batch from the bus and delivers it: keys side by side, each in
 // order. Then it notes what became of it in the inbox, and only then commits

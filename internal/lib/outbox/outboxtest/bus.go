@@ -135,9 +135,15 @@ func setup(c *movable, handlers ...outbox.Named) Setup {
 	return Setup{Now: c.now, Handlers: handlers, Options: outbox.Options{MaxAttempts: 3, BackoffMin: time.Second}}
 }
 
+// taking is a bus to one taker.
+func taking(t *testing.T, open func(*testing.T, Setup) Bus) (b Bus, k *taker, c *movable) {
+	t.Helper()
+	k, c = &taker{}, newMovable()
+	return open(t, setup(c, outbox.Named{Name: "taker", Handle: k.handle})), k, c
+}
+
 func busOrder(t *testing.T, open func(*testing.T, Setup) Bus) {
-	var k taker
-	b := open(t, setup(newMovable(), outbox.Named{Name: "taker", Handle: k.handle}))
+	b, k, _ := taking(t, open)
 	wants := map[string][]string{}
 	n := 0
 	for range 20 {
@@ -157,8 +163,7 @@ func busOrder(t *testing.T, open func(*testing.T, Setup) Bus) {
 }
 
 func busFields(t *testing.T, open func(*testing.T, Setup) Bus) {
-	var k taker
-	b := open(t, setup(newMovable(), outbox.Named{Name: "taker", Handle: k.handle}))
+	b, k, _ := taking(t, open)
 	body, err := json.Marshal(strings.Repeat("名✓", 5000))
 	must(t, err)
 	in := []outbox.Message{
@@ -183,9 +188,7 @@ func busFields(t *testing.T, open func(*testing.T, Setup) Bus) {
 }
 
 func busFailingKey(t *testing.T, open func(*testing.T, Setup) Bus) {
-	var k taker
-	c := newMovable()
-	b := open(t, setup(c, outbox.Named{Name: "taker", Handle: k.handle}))
+	b, k, c := taking(t, open)
 	k.refuse(func(m outbox.Message) error {
 		if m.Key == "b" {
 			return errors.New("not now")
@@ -218,9 +221,8 @@ func dead(t *testing.T, q outbox.Queue) []outbox.Message {
 }
 
 func busAway(t *testing.T, open func(*testing.T, Setup) Bus) {
-	var k taker
-	c, asked := newMovable(), 0
-	b := open(t, setup(c, outbox.Named{Name: "taker", Handle: k.handle}))
+	b, k, c := taking(t, open)
+	asked := 0
 	k.refuse(func(outbox.Message) error { asked++; return fmt.Errorf("%w: no route", outbox.ErrAway) })
 	b.Put(t, message("a", 1), message("a", 2))
 	b.until(t, "tried often", func() bool {
@@ -238,9 +240,7 @@ func busAway(t *testing.T, open func(*testing.T, Setup) Bus) {
 }
 
 func busRedrive(t *testing.T, open func(*testing.T, Setup) Bus) {
-	var k taker
-	c := newMovable()
-	b := open(t, setup(c, outbox.Named{Name: "taker", Handle: k.handle}))
+	b, k, c := taking(t, open)
 	k.refuse(func(m outbox.Message) error {
 		if m.Topic == "t.1" {
 			return errors.New("broken")
@@ -266,9 +266,7 @@ func busRedrive(t *testing.T, open func(*testing.T, Setup) Bus) {
 }
 
 func busPanic(t *testing.T, open func(*testing.T, Setup) Bus) {
-	var k taker
-	c := newMovable()
-	b := open(t, setup(c, outbox.Named{Name: "taker", Handle: k.handle}))
+	b, k, c := taking(t, open)
 	k.refuse(func(m outbox.Message) error {
 		if m.Key == "a" {
 			panic("handler bug")
