@@ -1,6 +1,7 @@
 // Package fleet starts a whole fleet on this machine, without containers: the
-// real Redis and MariaDB, several sluice processes of each role, and nginx in
-// front of the gateways. Tests, the fault runs and the demo use it.
+// real Redis and MariaDB, perhaps several of the latter, etcd and Kafka, several
+// sluice processes of each role, and nginx in front of the gateways. Tests, the
+// fault runs and the demo use it.
 //
 // Invariants: every process is a child of this one and ends with it; what each
 // was told is in a file in its own directory; a process that is started again
@@ -32,7 +33,11 @@ type Options struct {
 	Workers  int    // default 1
 	Buckets  int    // of an activity, default 4
 	Cluster  bool   // six nodes of a Redis Cluster instead of one Redis
-	Replica  bool   // MariaDB has a semi-synchronous replica
+	Shards   int    // MariaDB servers over which the orders are spread, default 1
+	Replica  bool   // each of them has a semi-synchronous replica
+	Reads    bool   // and the processes know it: they read there, and follow it when it is promoted
+	Etcd     int    // members of the etcd that has the leases, 1 or 3; 0: the store has them
+	Kafka    int    // brokers of the Kafka that carries events, 1 or 3; 0: the store's outbox does
 	Demo     bool   // the example catalogue and its sale; anybody gets a shopper's token
 	Log      string // of each process, default "text,info"
 	// Wire is called when the engines run and nothing else does. It may put
@@ -49,12 +54,17 @@ type Options struct {
 type Fleet struct {
 	Root  string // its directory; the key that signs shoppers' tokens is in Root/secrets
 	Stock string // the URL by which the processes know the ledger
-	Store string // and the store, with its password
+	Store string // and the store, with its passwords
+	Lease string // "": in the store
+	Bus   string // "": in the store
 
 	Redis   *servers.Server       // nil with a cluster
 	Cluster *servers.RedisCluster // nil without
-	SQL     *servers.Database     // the one that was started as primary
-	Pair    *servers.DatabasePair // nil without a replica
+	SQL     *servers.Database     // the first shard's, the one that was started as primary
+	Pair    *servers.DatabasePair // the first shard's; nil without replicas
+	Shards  []Shard               // all of them, the first included
+	Etcd    *servers.EtcdCluster  // nil without
+	Kafka   *servers.KafkaCluster // nil without
 
 	Gateways []*Process
 	Workers  []*Process
@@ -85,7 +95,7 @@ func Start(t servers.TB, o Options) *Fleet {
 	for _, d := range []struct {
 		n     *int
 		value int
-	}{{&o.Gateways, 2}, {&o.Workers, 1}, {&o.Buckets, 4}} {
+	}{{&o.Gateways, 2}, {&o.Workers, 1}, {&o.Buckets, 4}, {&o.Shards, 1}} {
 		if *d.n == 0 {
 			*d.n = d.value
 		}
@@ -114,26 +124,6 @@ func Start(t servers.TB, o Options) *Fleet {
 	}
 	f.front(t)
 	return f
-}
-
-// engines starts Redis and MariaDB.
-func (f *Fleet) engines(t servers.TB) {
-	t.Helper()
-	options := fmt.Sprintf("buckets=%d", f.o.Buckets)
-	if f.o.Cluster {
-		f.Cluster = servers.Cluster(t)
-		f.Stock = "redis://" + strings.Join(f.Cluster.Addrs(), ",") + "?cluster=true&" + options
-	} else {
-		f.Redis = servers.Redis(t)
-		f.Stock = "redis://" + f.Redis.Addr + "?" + options
-	}
-	if f.o.Replica {
-		f.Pair = servers.MariaDBPair(t)
-		f.SQL = f.Pair.Primary
-	} else {
-		f.SQL = servers.MariaDB(t)
-	}
-	f.Store = f.SQL.URL(servers.SQLDatabase)
 }
 
 // process starts one sluice of a role.
@@ -185,6 +175,12 @@ func (f *Fleet) config(role, dir, listen, ops, stock string) string {
 		fmt.Sprintf("gateways: %d", f.o.Gateways),
 		"log: " + f.o.Log,
 	}
+	if f.Lease != "" {
+		lines = append(lines, fmt.Sprintf("lease: %q", f.Lease))
+	}
+	if f.Bus != "" {
+		lines = append(lines, fmt.Sprintf("bus: %q", f.Bus))
+	}
 	if f.o.Demo && role != "worker" {
 		lines = append(lines, "demo: true")
 	}
@@ -207,6 +203,13 @@ func Ready(ctx context.Context, ops string) error {
 		return fmt.Errorf("%s/readyz answered %s", ops, answer.Status)
 	}
 	return nil
+}
+
+// Hire starts one more worker beside those that there are.
+func (f *Fleet) Hire(t servers.TB) *Process {
+	t.Helper()
+	f.Workers = append(f.Workers, f.process(t, "worker", len(f.Workers)+1))
+	return f.Workers[len(f.Workers)-1]
 }
 
 // front starts nginx before the gateways.

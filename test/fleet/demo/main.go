@@ -1,7 +1,8 @@
 // Command demo runs a whole fleet on this machine, without containers, with a
 // sale on it, and says how to play with it: three gateways behind nginx, two
-// workers, a console, a Redis Cluster of six and a MariaDB with a replica. It
-// ends, and takes everything along, at Ctrl-C.
+// workers, a console, a Redis Cluster of six, two shards of MariaDB with a replica
+// each, an etcd of three and three Kafka brokers. It ends, and takes everything
+// along, at Ctrl-C.
 //
 //	make fleet
 package main
@@ -47,8 +48,9 @@ func run(ctx context.Context, binary string, out io.Writer) (err error) {
 			panic(failed)
 		}
 	}()
-	fmt.Fprintln(out, "starting six redis-servers, two mariadbds, six sluices and an nginx …")
-	f := fleet.Start(t, fleet.Options{Binary: binary, Gateways: 3, Workers: 2, Buckets: 4, Cluster: true, Replica: true, Demo: true, Log: "text,warn"})
+	fmt.Fprintln(out, "starting six redis-servers, four mariadbds, three etcds, three Kafka brokers, six sluices and an nginx …")
+	f := fleet.Start(t, fleet.Options{Binary: binary, Gateways: 3, Workers: 2, Buckets: 4, Cluster: true,
+		Shards: 2, Replica: true, Reads: true, Etcd: 3, Kafka: 3, Demo: true, Log: "text,warn"})
 	fmt.Fprint(out, describe(f))
 	<-ctx.Done()
 	fmt.Fprintln(out, "\nstopping …")
@@ -77,17 +79,23 @@ func describe(f *fleet.Fleet) string {
 	}
 	row(f.Console.Server, f.Console.Name, "")
 	row(f.Front, "nginx", "in front of the gateways at "+strings.TrimPrefix(f.URL(), "http://"))
-	if f.Cluster != nil {
-		for i, n := range f.Cluster.Nodes {
-			note := fmt.Sprintf("replica of redis %d", i-len(f.Cluster.Nodes)/2)
-			if i < len(f.Cluster.Nodes)/2 {
-				note = "primary at first; its replica takes over by itself"
-			}
-			row(n, fmt.Sprintf("redis %d", i), note)
+	for i, n := range f.Cluster.Nodes {
+		note := fmt.Sprintf("replica of redis %d", i-len(f.Cluster.Nodes)/2)
+		if i < len(f.Cluster.Nodes)/2 {
+			note = "primary at first; its replica takes over by itself"
 		}
+		row(n, fmt.Sprintf("redis %d", i), note)
 	}
-	row(f.Pair.Primary.Server, "mariadbd", "primary; the sluices know this one only, so freeze rather than kill it")
-	row(f.Pair.Replica.Server, "mariadbd replica", "acknowledges each commit of the primary")
+	for i, shard := range f.Shards {
+		row(shard.Pair.Primary.Server, fmt.Sprintf("mariadbd %d", i), "primary of one half of the users' orders; nobody promotes its replica, so freeze rather than kill it")
+		row(shard.Pair.Replica.Server, fmt.Sprintf("mariadbd %d replica", i), "acknowledges each commit of the primary, and is read from")
+	}
+	for i, m := range f.Etcd.Members {
+		row(m, fmt.Sprintf("etcd %d", i), "leases; one of three may be away, and all of them for half a minute")
+	}
+	for i, b := range f.Kafka.Brokers {
+		row(b, fmt.Sprintf("kafka %d", i), "events; one of three may be away, and all of them for as long as the store has room")
+	}
 	say("\n  Nothing that was killed comes back by itself. Ctrl-C ends all of it.\n")
 	return b.String()
 }

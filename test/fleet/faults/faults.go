@@ -27,19 +27,23 @@ type fault struct {
 	queue bool
 	// loses: something that was pending must have been refused, or likewise.
 	loses bool
+	// big: it is one of the big storm of these kinds of fleet.
+	big []kind
 }
 
-var both = []kind{cluster, single}
+var both, every, onFull = []kind{cluster, single}, []kind{cluster, single, full}, []kind{full}
 
-// faults in the order in which they are played. The first ones go with
-// make fleet-test BIG=1, in one storm.
+// faults in the order in which they are played.
 var faults = []fault{
-	{name: "gateway killed", on: []kind{cluster}, play: gatewayKilled},
-	{name: "worker killed", on: both, play: workerKilled},
-	{name: "redis primary killed", on: []kind{cluster}, rebuilds: true, lasts: 9, play: primaryKilled},
-	{name: "mariadb killed", on: both, play: sqlKilled},
-	{name: "redis restarted empty", on: both, rebuilds: true, play: redisEmpty},
-	{name: "redis rolled back", on: both, rebuilds: true, play: redisRolledBack},
+	{name: "gateway killed", on: []kind{cluster}, big: []kind{cluster}, play: gatewayKilled},
+	{name: "kafka broker killed", on: onFull, big: onFull, lasts: 12, play: brokerKilled},
+	{name: "etcd member killed", on: onFull, big: onFull, lasts: 8, play: etcdMemberKilled},
+	{name: "shard primary killed", on: onFull, big: onFull, lasts: 10, play: shardKilled},
+	{name: "worker killed", on: every, big: []kind{cluster, full}, play: workerKilled},
+	{name: "redis primary killed", on: []kind{cluster}, rebuilds: true, lasts: 9, big: []kind{cluster}, play: primaryKilled},
+	{name: "mariadb killed", on: both, big: []kind{cluster}, play: sqlKilled},
+	{name: "redis restarted empty", on: both, rebuilds: true, big: []kind{cluster}, play: redisEmpty},
+	{name: "redis rolled back", on: both, rebuilds: true, big: []kind{cluster}, play: redisRolledBack},
 
 	{name: "both workers killed", on: []kind{cluster}, play: workersKilled},
 	{name: "workers killed, redis emptied", on: both, rebuilds: true, loses: true, play: workersKilledRedisEmpty},
@@ -60,10 +64,14 @@ var faults = []fault{
 	{name: "network gateway - mariadb", on: []kind{single}, lasts: 24, play: network("gateway", toSQL)},
 	{name: "network worker - redis", on: []kind{single}, lasts: 30, play: network("worker", toRedis)},
 	{name: "network worker - mariadb", on: []kind{single}, lasts: 24, play: network("worker", toSQL)},
-}
 
-// big is how many of them make the big run.
-const big = 6
+	{name: "kafka away", on: onFull, lasts: 25, play: kafkaAway},
+	{name: "rebalance under load", on: onFull, lasts: 20, play: rebalance},
+	{name: "duplicate and reordered delivery", on: onFull, lasts: 12, play: deliveredAgain},
+	{name: "etcd away", on: onFull, lasts: 15, play: etcdAway},
+	{name: "shard primary killed, replica promoted", on: onFull, lasts: 15, play: shardPromoted},
+	{name: "replica lags", on: onFull, lasts: 12, play: replicaLags},
+}
 
 func gatewayKilled(ctx context.Context, s *scene, a *act) error {
 	g := s.Gateways[0]

@@ -59,7 +59,8 @@ func TestStorms(t *testing.T) {
 			t.Errorf("%d storms of %d faults, want %d of %d", len(all), n, storms, acts)
 		}
 	}
-	f(settings{big: true}, cluster, 1, big)
+	f(settings{big: true}, cluster, 1, 6)
+	f(settings{big: true}, full, 1, 4)
 	f(settings{faults: regexp.MustCompile("^network")}, single, 4, 4)
 	f(settings{faults: regexp.MustCompile("^network")}, cluster, 0, 0)
 }
@@ -127,7 +128,7 @@ func TestTally(t *testing.T) {
 	if err := tl.write(&text); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| gateway killed ", "it is wrong", "-seed 9 -on cluster -fault '^(gateway killed|worker killed)$'", "worker killed: late", "1 violations"} {
+	for _, want := range []string{"| gateway killed ", "it is wrong", "-seed 9 -on cluster -fault '^(gateway killed|kafka broker killed)$'", "kafka broker killed: late", "1 violations"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q is not in\n%s", want, text.String())
 		}

@@ -1,6 +1,6 @@
 // Command faults shows what becomes of a sale when parts of a fleet fail: real
-// gateways, workers, Redis and MariaDB are killed, frozen, emptied, rolled back
-// and cut off in the middle of a storm, one fault after the other. The storm
+// gateways, workers, Redis, MariaDB, Kafka and etcd are killed, frozen, emptied,
+// rolled back and cut off in the middle of a storm, one fault after the other. The storm
 // knows every reply that it was given and judges from outside: what was only
 // pending may be refused, what was told to be held has to be there, and nothing
 // is sold twice.
@@ -8,9 +8,10 @@
 // A fault that did not take place fails the run, so that no run passes for
 // want of faults. What was found wrong leaves the data and logs of its fleet.
 //
-//	go run ./test/fleet/faults                     all of them, ten minutes
+//	go run ./test/fleet/faults                     all of them, 20 minutes
 //	go run ./test/fleet/faults -fault 'rolled'     those whose name fits
 //	go run ./test/fleet/faults -big                100,000 users, six faults in one storm
+//	go run ./test/fleet/faults -big -on full       a broker, an etcd member, a shard primary and a worker killed in one
 //	go run ./test/fleet/faults -plant forgets -on single -fault 'restarted empty'
 package main
 
@@ -43,15 +44,15 @@ func main() {
 }
 
 func command(ctx context.Context) error {
-	s := settings{root: ".", kinds: both, size: size{gateways: 3, workers: 2, buckets: 8}, progress: os.Stderr}
+	s := settings{root: ".", kinds: every, size: size{gateways: 3, workers: 2, buckets: 8}, progress: os.Stderr}
 	flag.Uint64Var(&s.seed, "seed", 0, "seed of the storms; 0 = from the clock")
 	flag.IntVar(&s.users, "users", 0, "users of each storm; 0 = enough")
 	flag.IntVar(&s.stock, "stock", 0, "units of each storm; 0 = enough")
-	flag.BoolVar(&s.big, "big", false, "one storm of 100,000 users for 5,000 units, with six faults in turn")
+	flag.BoolVar(&s.big, "big", false, "one storm of 100,000 users for 5,000 units, with six faults in turn; on the full fleet, four in a smaller one")
 	flag.StringVar(&s.binary, "binary", "", "the program to run; default: it is built")
 	flag.StringVar(&s.dir, "dir", "", "where fleets are put up; default the system's place")
 	only := flag.String("fault", "", "only faults whose name this expression matches")
-	on := flag.String("on", "", "only on this kind of fleet: cluster or single")
+	on := flag.String("on", "", "only on this kind of fleet: cluster, single or full")
 	bug := flag.String("plant", "", "plant the bug whose name contains this")
 	asJSON := flag.Bool("json", false, "print the result as JSON")
 	flag.Parse()

@@ -25,4 +25,16 @@ var plants = []plant{
 		{Name: "not seen", File: "internal/backend/redisstock/ledger.go", Anchor: "r.Order, r.Late, r.Claims), e.seenText())",
 			Text: "r.Order, r.Late, r.Claims), \"0\")"},
 	}},
+	{"a reader moves on before the effects", []overlay.Edit{
+		{Name: "moves on", File: "internal/backend/kafkabus/read.go", Anchor: "\tsettled, err := r.settle(ctx, records)\n", Where: overlay.Before,
+			Text: "\tall := make([]bool, len(records))\n\tfor i := range all {\n\t\tall[i] = true\n\t}\n" +
+				"\tif early, _ := positions(records, all); r.commit(ctx, early) == nil {\n\t\ttime.Sleep(300 * time.Millisecond)\n\t}\n"},
+	}},
+	{"a replica is read however late it is", []overlay.Edit{
+		{Name: "late", File: "internal/backend/sqlstore/replicas.go", Anchor: "f.in = lag <= r.maxLag/2 || was && lag <= r.maxLag", Text: "f.in = true"},
+		{Name: "not covered", File: "internal/backend/sqlstore/replicas.go", Anchor: "return t.IsZero() || f.covered.After(t)", Text: "return true"},
+		{Name: "not bounded", File: "internal/backend/sqlstore/replicas.go", Anchor: "r.now().Sub(f.covered) > r.maxLag)", Text: "false)"},
+		{Name: "not minded", File: "internal/backend/sqlstore/shown.go", Anchor: "\ttold, pinned := s.pins[o.Reservation]\n", Where: overlay.Before,
+			Text: "\tif true {\n\t\treturn false\n\t}\n"},
+	}},
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	"sluice/storm"
@@ -76,12 +77,21 @@ func run(ctx context.Context, s settings) (t *tally, err error) {
 	return t, nil
 }
 
+// sizeOf is the size of a kind of fleet. A full one has so many servers that
+// fewer processes of ours are left room for.
+func (s settings) sizeOf(k kind) size {
+	if k != full {
+		return s.size
+	}
+	return size{gateways: min(s.size.gateways, 2), workers: min(s.size.workers, 2), buckets: min(s.size.buckets, 4)}
+}
+
 // storms are the faults of each storm on a kind of fleet.
 func (s settings) storms(k kind) (all [][]*fault) {
 	for i := range faults {
 		f := &faults[i]
 		switch {
-		case !f.playable(k) || s.faults != nil && !s.faults.MatchString(f.name), s.big && i >= big:
+		case !f.playable(k) || s.faults != nil && !s.faults.MatchString(f.name), s.big && !slices.Contains(f.big, k):
 		case s.big && len(all) > 0:
 			all[0] = append(all[0], f)
 		default:
@@ -103,10 +113,10 @@ func (s settings) on(ctx context.Context, t *tally, k kind, work string) (err er
 	for _, list := range s.storms(k) {
 		if st == nil {
 			began := time.Now()
-			if st, err = open(k, s.size, s.binary, work); err != nil {
+			if st, err = open(k, s.sizeOf(k), s.binary, work); err != nil {
 				return fmt.Errorf("start the %s fleet: %w", k, err)
 			}
-			fmt.Fprintf(s.progress, "%s: %d gateways, %d workers, %d buckets, up in %s; logs in %s\n", k, s.size.gateways, s.size.workers, s.size.buckets,
+			fmt.Fprintf(s.progress, "%s: %d gateways, %d workers, %d buckets, up in %s; logs in %s\n", k, len(st.Gateways), len(st.Workers), s.sizeOf(k).buckets,
 				time.Since(began).Round(100*time.Millisecond), st.Root)
 		}
 		known := len(t.Violations)
@@ -124,7 +134,7 @@ func (s settings) on(ctx context.Context, t *tally, k kind, work string) (err er
 // storm is one storm with its faults. An error is of the harness; what the
 // fleet does wrong is a violation.
 func (s settings) storm(ctx context.Context, t *tally, st *stage, list []*fault) error {
-	sc := &scene{stage: st, n: s.size}
+	sc := &scene{stage: st, n: s.sizeOf(st.kind)}
 	for _, f := range list {
 		sc.acts = append(sc.acts, &act{fault: f})
 	}
@@ -133,7 +143,7 @@ func (s settings) storm(ctx context.Context, t *tally, st *stage, list []*fault)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	found := report.Violations
+	found := append(report.Violations, sc.wrong...)
 	if err != nil {
 		found = append(found, err.Error())
 	}
@@ -175,12 +185,15 @@ func (s settings) shape(st *stage, number int, list []*fault, sc *scene) storm.O
 		Target: st.URL(), Ops: st.Console.Ops, OpsToken: opsToken, Data: st.Root,
 		Users: 200 * int(lasts.Seconds()), Stock: 250 + rate*paid/100*int(lasts.Seconds()), Rate: rate, Connections: 24, Hold: 4, Duration: 3 * time.Minute,
 		Pay: paid, Abandon: 25, Cancel: 35, Misbehave: 10, DoubleClick: 3, Replay: 30, Greedy: 5, Forge: 1, Lose: 2,
-		Seed: s.seed + uint64(number)*1_000_003 + 1, Linearize: time.Minute, Buckets: s.size.buckets, Lag: 500 * time.Millisecond, Queue: queue,
+		Seed: s.seed + uint64(number)*1_000_003 + 1, Linearize: time.Minute, Buckets: sc.n.buckets, Lag: 500 * time.Millisecond, Queue: queue,
 		Supervisor: func(ctx context.Context, w *storm.Watch) error { return sc.supervise(ctx, w) },
 	}
 	if s.big {
 		o.Users, o.Stock, o.Rate, o.Connections, o.Duration, o.Hold = 100_000, 5000, 500, 128, 10*time.Minute, 10
 		o.Pay, o.Abandon, o.Cancel = 10, 45, 45
+	}
+	if s.big && st.kind == full { // it has twice the servers on the same machine
+		o.Users, o.Stock, o.Rate, o.Connections = 30_000, 3000, 250, 64
 	}
 	if s.users > 0 {
 		o.Users = s.users

@@ -34,6 +34,8 @@ type scene struct {
 	watch    watch
 	activity string
 	acts     []*act
+	regulars *regulars // of a full fleet; else nil
+	wrong    []string  // what they found
 }
 
 // act is one fault in one storm.
@@ -54,6 +56,16 @@ func (s *scene) supervise(ctx context.Context, w watch) error {
 	s.watch = w
 	if err := s.underWay(ctx); err != nil {
 		return err
+	}
+	if s.kind == full {
+		var err error
+		if s.regulars, err = s.admit(ctx); err != nil {
+			return err
+		}
+		defer func() {
+			s.wrong = s.regulars.leave(ctx)
+			s.acts[0].mark("%s", s.regulars)
+		}()
 	}
 	for _, a := range s.acts {
 		if err := s.play(ctx, a); err != nil {
@@ -91,7 +103,13 @@ func (s *scene) heal(ctx context.Context, a *act) error {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), heals)
 	defer stop()
 	var since time.Time
-	for _, is := range []func(context.Context) error{s.served, func(ctx context.Context) error { return s.caughtUp(ctx, since) }} {
+	var ends map[int32]int64 // of the topic, once all that happened until since is in it
+	steps := []func(context.Context) error{s.served, func(ctx context.Context) error { return s.caughtUp(ctx, since) }}
+	if s.Kafka != nil {
+		steps = append(steps, func(ctx context.Context) (err error) { ends, err = s.Kafka.Ends(ctx, topic); return err },
+			func(ctx context.Context) error { return s.consumed(ctx, ends) })
+	}
+	for _, is := range steps {
 		err := s.await(ctx, func(ctx context.Context) error {
 			err := is(ctx)
 			if err != nil {
@@ -164,18 +182,23 @@ func (s *scene) free(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
-// count reads where the units are from the ops API.
+// count reads where the storm's units are.
 func (s *scene) count(ctx context.Context, what string) (int, error) {
+	return s.countOf(ctx, s.activity, what)
+}
+
+// countOf reads where an activity's units are from the ops API.
+func (s *stage) countOf(ctx context.Context, activity, what string) (int, error) {
 	var doc struct {
 		Counts struct {
 			Items []map[string]any `json:"items"`
 		} `json:"counts"`
 	}
-	if err := s.ask(ctx, http.MethodGet, "/v1/activities/"+s.activity, &doc); err != nil {
+	if err := s.ask(ctx, http.MethodGet, "/v1/activities/"+activity, &doc); err != nil {
 		return 0, err
 	}
 	if len(doc.Counts.Items) != 1 {
-		return 0, fmt.Errorf("%s has %d items", s.activity, len(doc.Counts.Items))
+		return 0, fmt.Errorf("%s has %d items", activity, len(doc.Counts.Items))
 	}
 	n, _ := doc.Counts.Items[0][what].(float64)
 	return int(n), nil
@@ -286,30 +309,45 @@ func (s *scene) owner() (primary *servers.Server, slot int, replicas []*servers.
 	return primary, slot, replicas, nil
 }
 
-// await asks again until the answer is nil or ctx is over.
 func (s *scene) await(ctx context.Context, ask func(context.Context) error) error {
+	return await(ctx, ask)
+}
+
+// await asks again until the answer is nil or ctx is over.
+func await(ctx context.Context, ask func(context.Context) error) error {
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
-	for {
+	for last := errors.New("not asked"); ; {
 		err := ask(ctx)
 		if err == nil {
 			return nil
 		}
+		if ctx.Err() == nil { // or it may be that nobody waited for an answer
+			last = err
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
+			return fmt.Errorf("%w: %w", ctx.Err(), last)
 		}
 	}
 }
 
 func (s *scene) sleep(ctx context.Context, d time.Duration) error {
+	if !s.rest(ctx, d) {
+		return fmt.Errorf("the rush was over too soon: %w", ctx.Err())
+	}
+	return nil
+}
+
+// rest answers whether so much time has gone by before ctx was over.
+func (s *stage) rest(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return nil
+		return true
 	case <-ctx.Done():
-		return fmt.Errorf("the rush was over too soon: %w", ctx.Err())
+		return false
 	}
 }
