@@ -100,6 +100,7 @@ var rooms = []room{
 	{path: "bench", imports: []string{"test/servers", "test/faultproxy", "internal/gate"}},                           // a store far away is a real one behind a slow network
 	{path: "bench/naive", imports: []string{"test/servers", "internal/gate", "storm"}, clients: []string{"*"}},       // somebody else's design, judged by our oracle
 	{path: "examples", imports: []string{"internal/sale", "internal/catalog", "internal/pricing", "internal/stock"}}, // written as what they become
+	{path: "deploy"}, // files for others, and a test of them
 	{path: "web"},
 	{path: "web/shop/shoptest", imports: []string{"web", "test/servers"}, clients: []string{"github.com/chromedp"}},
 }

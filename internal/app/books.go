@@ -61,7 +61,7 @@ func (e *engine) hands() proof.Hands {
 			_, err := e.orders.GiveBack(ctx, id, capture)
 			return err
 		},
-		Redrive: e.store.Redrive,
+		Redrive: e.letters().Redrive,
 	}
 }
 

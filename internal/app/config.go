@@ -38,6 +38,7 @@ type Config struct {
 	Stock   string `koanf:"stock" help:"the ledger: wal:// with a path, by default stock in the data directory, or redis://a:6379,b:6379?cluster=true&buckets=16"`
 	Store   string `koanf:"store" help:"orders: sqlite:// with a path, by default shop.db in the data directory, or mysql://user:password@host:3306/database, better given as SLUICE_STORE"`
 	Lease   string `koanf:"lease" help:"who does what only one process may do: sql: in the store, the default with a ledger on Redis, etcd://a:2379,b:2379/namespace, or local: for a process that is alone"`
+	Bus     string `koanf:"bus" help:"how events of orders reach the workers: outbox: from the store, by one of them, or kafka://a:9092,b:9092?topic=sluice.events&partitions=12, over three brokers or more, of a fleet; with a password, kafka://user:password@…?tls=true, better given as SLUICE_BUS"`
 	Payment string `koanf:"payment" help:"the payment provider: sandbox://host:port, by default the ops API's host and the port after it"`
 
 	KeepLogMB int           `koanf:"keep_log_mb" help:"megabytes of log kept so that the trail of activities without a final proof can be read; past it the oldest goes, with an alarm; 0: none"`
@@ -54,7 +55,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Role: "all", Data: "data", Listen: ":8080", Ops: "127.0.0.1:8081",
-		Stock: "wal:", Store: "sqlite:", Payment: "sandbox:", KeepLogMB: defaultKeepLogMB, Gateways: defaultGateways, Log: "text,info",
+		Stock: "wal:", Store: "sqlite:", Bus: "outbox:", Payment: "sandbox:", KeepLogMB: defaultKeepLogMB, Gateways: defaultGateways, Log: "text,info",
 	}
 }
 
@@ -192,6 +193,9 @@ func (c Config) fleet() bool { return scheme(c.Stock) == "redis" || scheme(c.Sto
 
 // elects: leases are an etcd's.
 func (c Config) elects() bool { return scheme(c.Lease) == "etcd" || scheme(c.Lease) == "etcds" }
+
+// onKafka: events go over Kafka.
+func (c Config) onKafka() bool { return scheme(c.Bus) == "kafka" }
 
 // onServer: the store is a server's, and no file of ours.
 func (c Config) onServer() bool { return scheme(c.Store) == "mysql" }

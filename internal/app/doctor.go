@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"sluice/internal/backend/etcdlease"
+	"sluice/internal/backend/kafkabus"
 	"sluice/internal/backend/redisstock"
 	"sluice/internal/backend/sqlstore"
 	"sluice/internal/lib/wal"
@@ -87,10 +89,21 @@ func doorServers(c Config) (findings []Finding) {
 			reach("lease", address)
 		}
 	}
-	if hosts, err := sqlstore.Hosts(c.Store); c.onServer() && err == nil {
-		for _, host := range hosts {
-			reach("store", host)
+	if brokers, err := kafkabus.Brokers(c.Bus); c.onKafka() && err == nil {
+		for _, broker := range brokers {
+			reach("bus", broker)
 		}
+	}
+	if c.onServer() {
+		findings = append(findings, storeServers(c)...)
+	}
+	return findings
+}
+
+// storeServers: what they promise by a commit, and what of it a fail-over keeps.
+func storeServers(c Config) (findings []Finding) {
+	for _, f := range sqlstore.Examine(context.Background(), c.Store) {
+		findings = append(findings, Finding(f))
 	}
 	return findings
 }

@@ -38,7 +38,11 @@ type doors struct {
 	// Of a process that may be one of several; else nil.
 	leases lease.Leases    // the store's or etcd's
 	etcd   *etcdlease.Etcd // nil when the leases are the store's
-	holder string          // this life of this process, to the others
+	crew   *crew           // the processes of the fleet; nil without etcd
+	bells  *bells          // nil without etcd
+	placed *leaseDoor
+	bus    *bus   // nil: the outbox is all there is
+	holder string // this life of this process, to the others
 	number *number
 	knows  func(stock.ActivityID) bool // set before anything runs: the ledger should have it
 }
@@ -57,6 +61,9 @@ func openDoors(ctx context.Context, c Config, log *slog.Logger) (d *doors, err e
 		err = d.openRedis(ctx, c, log)
 	default:
 		err = fmt.Errorf("%w: stock: %s", ErrConfig, redacted(c.Stock))
+	}
+	if err == nil && c.onKafka() {
+		d.bus, err = openBus(ctx, c, d.store, log)
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.close())
@@ -130,15 +137,13 @@ func (d *doors) openRedis(ctx context.Context, c Config, log *slog.Logger) (err 
 	d.ledger, d.board = d.redis, stock.NewBoard()
 	d.leases, d.holder = d.store, holderName()
 	if c.elects() {
-		if d.etcd, err = etcdlease.Open(ctx, c.Lease, etcdlease.Options{Log: log}); err != nil {
+		if err := d.openEtcd(ctx, c, log); err != nil {
 			return fmt.Errorf("lease: %w", err)
 		}
-		d.leases = d.etcd
 	}
-	if d.number, err = takeNumber(ctx, d.leases, d.holder); err != nil {
-		return fmt.Errorf("worker number: %w", err)
+	if err := d.openLeaseDoor(ctx, log); err != nil {
+		return fmt.Errorf("lease: %w", err)
 	}
-	log.Info("worker number taken", "number", d.number.n)
 	// Where this machine's clock is behind the one on which a number's former
 	// holder minted, its ids must not come again.
 	newest, err := d.store.List(ctx, order.Query{Limit: 1})
@@ -150,9 +155,7 @@ func (d *doors) openRedis(ctx context.Context, c Config, log *slog.Logger) (err 
 			d.clock.Floor(id.Time(n))
 		}
 	}
-	// Marked: of an order that Redis lost nothing is left but its id.
-	d.ids = id.NewMarkingSource(d.number.n, d.clock.Now)
-	if err := d.number.mint(ctx, d.ids, d.store); err != nil {
+	if err := d.openIDs(ctx, d.placed.is == "", log); err != nil {
 		return fmt.Errorf("worker number: %w", err)
 	}
 	return nil
@@ -165,6 +168,9 @@ func holderName() string {
 }
 
 func (d *doors) close() (err error) {
+	if d.bus != nil {
+		d.bus.close()
+	}
 	switch {
 	case d.wal != nil:
 		err = d.wal.Close()

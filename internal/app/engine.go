@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -47,12 +46,14 @@ type engine struct {
 	alarms       *order.Alarms
 	watchers     *order.Watchers
 	relay        *outbox.Relay
+	handlers     []outbox.Named   // what is done with events
 	outgoing     chan struct{}    // tells the relay that landing wrote messages
 	snapshots    *order.Snapshots // products as orders keep them
 	sandbox      *sandbox.Server  // nil where another process has it
 	provider     *sandbox.Client
-	rows         order.Store    // orders, as shoppers' desks read them
-	verifier     *gate.Verifier // of shoppers' tokens; nil but on gateways
+	rows         order.Store     // orders, as shoppers' desks read them
+	shown        *sqlstore.Shown // what replicas may answer
+	verifier     *gate.Verifier  // of shoppers' tokens; nil but on gateways
 	shedding     *gate.Shedding
 	dependencies []*dependency
 	books        books
@@ -73,16 +74,14 @@ func newEngine(c Config, d *doors, at Addresses, log *slog.Logger) (*engine, err
 
 // newEngineCalling says how the payment provider is called.
 func newEngineCalling(pay call.Options, c Config, d *doors, at Addresses, log *slog.Logger) (*engine, error) {
-	e := &engine{doors: d, role: roles[c.Role], log: log, outgoing: make(chan struct{}, 1), rows: d.store}
+	e := &engine{doors: d, role: roles[c.Role], log: log, outgoing: make(chan struct{}, 1), rows: d.store, shown: d.store.Shown()}
 	e.shedding = gate.NewShedding(time.Now)
 	now := d.clock.Now
 	if err := e.openDoor(c); err != nil {
 		return nil, err
 	}
 	e.openShop(c)
-	if err := e.openEntrance(c); err != nil {
-		return nil, err
-	}
+	e.openEntrance()
 	toProvider, err := e.reach(pay)
 	if err == nil {
 		err = e.openSandbox(c, at.Pay, toProvider)
@@ -117,7 +116,7 @@ func newEngineCalling(pay call.Options, c Config, d *doors, at Addresses, log *s
 	handlers = append(handlers, outbox.Named{Name: "notifications",
 		Topics: []string{order.TopicPaymentDue, order.TopicPaid, order.TopicCancelled, order.TopicRefunded}, Handle: notify(d.store.Store)})
 	e.orders = order.NewDesk(d.store, e.reads(), e.cashier, e.changed, now)
-	e.relay = outbox.New(d.store, handlers, now, rand.Float64, log, outbox.Options{Buried: e.alarms.DeadLetter})
+	e.openRelay(handlers)
 	e.books = e.newBooks()
 	if e.fleet != nil && e.role.worker {
 		e.fleet.singles = e.fleet.newSingles()
@@ -134,15 +133,16 @@ func (e *engine) openShop(c Config) {
 		e.sales = sale.NewDesk(e.shop)
 		return
 	}
-	e.shop = sale.NewShop(paced{d.ledger, &e.before}, d.board, admission{d.number, e.rules.Door}, d.ids, spread{d.store.Store, d.redis.Buckets()}, d.store, d.clock.Now)
+	e.shop = sale.NewShop(paced{d.ledger, &e.before}, d.board, admission{d.number, e.rules.Door}, d.ids, spread{d.store.Store, d.redis.Buckets(), d.bells}, d.store, d.clock.Now)
 	e.sales = sale.NewFrontDesk(e.shop)
 }
 
-// spread is the store of activities, each of which gets its number of buckets
-// when it is created.
+// spread is the store of activities of a fleet: each gets its number of buckets when
+// it is created, and all processes are told when one has changed.
 type spread struct {
 	*sqlstore.Store
 	buckets uint16
+	bells   *bells
 }
 
 // CreateActivity implements sale.Store.
@@ -150,7 +150,18 @@ func (s spread) CreateActivity(ctx context.Context, a sale.Activity) error {
 	if a.Buckets == 0 {
 		a.Buckets = s.buckets
 	}
-	return s.Store.CreateActivity(ctx, a)
+	err := s.Store.CreateActivity(ctx, a)
+	s.bells.saved(bellActivities)
+	return err
+}
+
+// UpdateActivity implements sale.Store.
+func (s spread) UpdateActivity(ctx context.Context, id stock.ActivityID, change func(*sale.Activity) error) (sale.Activity, error) {
+	a, err := s.Store.UpdateActivity(ctx, id, change)
+	if err == nil {
+		s.bells.saved(bellActivities)
+	}
+	return a, err
 }
 
 // callbacks is where a provider reports to.
@@ -244,7 +255,7 @@ func notify(s *sqlstore.Store) outbox.Handler {
 }
 
 // notices are the store's notifications in the API's words.
-type notices struct{ store *sqlstore.Store }
+type notices struct{ store *sqlstore.Shown }
 
 // Notifications pages through a user's notifications, newest first.
 func (n notices) Notifications(ctx context.Context, user stock.UserID, before int64, limit int) ([]api.Notification, error) {

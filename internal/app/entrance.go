@@ -19,6 +19,7 @@ import (
 // before is what shoppers meet before they buy: the door and its rules, lists and
 // playbooks, challenges, the waiting rooms.
 type before struct {
+	seal       *gate.Seal
 	rules      *gate.Rulebook
 	lists      *gate.Listbook
 	playbooks  *gate.Playbooks
@@ -55,25 +56,22 @@ func (e *engine) openDoor(c Config) error {
 		once = e.gates.Once
 	}
 	// The machine's time: ours may stand still at its floor, and a limit must not.
-	door := gate.NewDoor(time.Now(), gate.NewSeal(secret), once)
+	b.seal = gate.NewSeal(secret)
+	door := gate.NewDoor(time.Now(), b.seal, once)
 	if e.gates != nil {
 		if err := door.Limits.Share(sharing(e.gates, c.Gateways), time.Now()); err != nil {
 			return err
 		}
 	}
-	b.rules = gate.NewRulebook(editions{e.store.Store}, door, time.Now)
-	b.lists = gate.NewListbook(listings{e.store.Store}, door.Lists, time.Now)
-	b.playbooks = gate.NewPlaybooks(shelf{e.store.Store}, door.Switches, time.Now)
+	b.rules = gate.NewRulebook(editions{e.store.Store, e.bells}, door, time.Now)
+	b.lists = gate.NewListbook(listings{e.store.Store, e.bells}, door.Lists, time.Now)
+	b.playbooks = gate.NewPlaybooks(shelf{e.store.Store, e.bells}, door.Switches, time.Now)
 	b.challenges = challenge.New(challenge.Options{Secret: secret, Once: once})
 	return nil
 }
 
 // openEntrance builds what shoppers do before they buy, for the shop's activities.
-func (e *engine) openEntrance(c Config) error {
-	secret, err := gate.KeyIn(c.SecretsPath())
-	if err != nil {
-		return err
-	}
+func (e *engine) openEntrance() {
 	b := &e.before
 	o := waiting.Options{
 		Line: e.store.Waiting(), Presence: &waiting.Local{},
@@ -86,9 +84,8 @@ func (e *engine) openEntrance(c Config) error {
 	b.rooms = waiting.NewRooms(o, rand.Text(), maxWaiters, b.pace)
 	b.leader = waiting.NewLeader(o, 0, e.log)
 	b.entrance = entrance.New(entrance.Options{
-		Door: b.rules.Door, Seal: gate.NewSeal(secret), Rooms: b.rooms, Challenges: b.challenges, Sale: e.sold, Now: e.clock.Now,
+		Door: b.rules.Door, Seal: b.seal, Rooms: b.rooms, Challenges: b.challenges, Sale: e.sold, Now: e.clock.Now, Machine: time.Now,
 	})
-	return nil
 }
 
 // withRooms are the activities that may have a waiting room.
@@ -145,16 +142,16 @@ func (e *engine) sold(activity string) (entrance.Sale, bool) {
 	}, true
 }
 
-// follow takes up rules, lists and playbooks that another process has saved. A
-// change is in force everywhere within a second; see the pace of failing, too.
+// follow takes up rules, lists and playbooks that another process has saved: when
+// a bell says so, and without one within a second; see the pace of failing, too.
 func (e *engine) follow() []run.Task {
 	one := func(name string, step func(context.Context) (bool, error)) run.Task {
-		return steady(e.log, run.Task{Name: name, Step: step, Idle: 300 * time.Millisecond})
+		return steady(e.log, run.Task{Name: name, Step: step, Idle: 300 * time.Millisecond, Wake: e.bells.rung(name)})
 	}
 	return []run.Task{
-		one("rules", e.rules.Step),
-		one("lists", e.lists.Step),
-		one("playbooks", func(ctx context.Context) (bool, error) {
+		one(bellRules, e.rules.Step),
+		one(bellLists, e.lists.Step),
+		one(bellPlaybooks, func(ctx context.Context) (bool, error) {
 			worked, err := e.playbooks.Step(ctx)
 			return worked, errors.Join(err, e.scale())
 		}),
@@ -175,8 +172,12 @@ func (e *engine) known(ctx context.Context) error {
 }
 
 // seat has the waiting rooms known before anybody is served, if they can be: those
-// who wait find them a moment later otherwise.
+// who wait find them a moment later otherwise. Who serves nobody must not report
+// what it can serve.
 func (e *engine) seat(ctx context.Context) {
+	if !e.role.gateway {
+		return
+	}
 	if _, err := e.rooms.Step(ctx); err != nil {
 		e.log.Error("waiting rooms are not known yet", "error", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/internal/gate/challenge"
+	"sluice/internal/gate/waiting"
 )
 
 // rules replaces all rules of the gate.
@@ -151,4 +152,22 @@ func TestSavedRulesAreInForceBeforeAnybodyIsServed(t *testing.T) {
 	if !other.rules.Door.Switches.Of("").ReadOnlyOrders {
 		t.Error("not in force")
 	}
+}
+
+// Only a process that serves shoppers looks at the waiting rooms before it begins:
+// by that it reports what it can serve.
+func TestOnlyGatewaysAreSeated(t *testing.T) {
+	f := func(name string, want bool) {
+		t.Helper()
+		looked := false
+		rooms := waiting.NewRooms(waiting.Options{Activities: func() []string { looked = true; return nil }, Now: time.Now}, "here", 1, waiting.NewPace(0))
+		e := &engine{role: roles[name], before: before{rooms: rooms}}
+		if e.seat(t.Context()); looked != want {
+			t.Errorf("a %s looks at the rooms: %v", name, looked)
+		}
+	}
+	f("all", true)
+	f("gateway", true)
+	f("worker", false)
+	f("console", false)
 }

@@ -44,8 +44,8 @@ func (e *engine) newFleet() *fleet {
 	f.mirror = e.redis.Mirror(redisstock.MirrorOptions{Board: e.board, Log: e.log, Now: now, Changed: f.changed, Epoch: f.missed})
 	e.knows = f.allots
 	f.life = sale.NewDesk(e.shop)
-	f.proofs = proof.NewFleet(proof.FleetOptions{Store: e.store, Archive: e.store, Subjects: e.subjects, Alarm: e.alarms.Violation, Now: now})
-	f.inspect = proof.NewInspector(proof.Inspecting{Store: e.store, Engine: e.redis.Standing, Lookup: e.redis.Lookup, Now: now})
+	f.proofs = proof.NewFleet(proof.FleetOptions{Store: provable{e.store, e.letters()}, Archive: e.store, Subjects: e.subjects, Alarm: e.alarms.Violation, Now: now})
+	f.inspect = proof.NewInspector(proof.Inspecting{Store: provable{e.store, e.letters()}, Engine: e.redis.Standing, Lookup: e.redis.Lookup, Now: now})
 	f.buckets = bucket.New(bucket.Options{
 		Witness: f.inspect,
 		Engine:  e.redis, Log: e.redis, Credit: e.redis.Credit, Store: e.store, Buckets: e.store, Leases: e.leases, Holder: e.holder,
@@ -72,8 +72,9 @@ func (f *fleet) join(g *run.Group) {
 		for _, s := range f.singles {
 			failed = append(failed, s.lease.Stop(ctx))
 		}
-		return errors.Join(failed...)
+		return f.unlessAway(errors.Join(failed...))
 	}, workerDeadline)
+	g.Task(f.log, f.placing(g, f.log), workerDeadline)
 	g.Task(f.log, steady(f.log, run.Task{Name: "worker number", Idle: time.Second, Step: func(ctx context.Context) (bool, error) {
 		worked, err := f.number.Step(ctx)
 		if errors.Is(err, errTaken) {
@@ -87,6 +88,7 @@ func (f *fleet) join(g *run.Group) {
 // reservation has landed, or was settled. The order's state follows from it;
 // what does not (fulfilled, refunded without restock) ends no stream.
 func (f *fleet) changed(id stock.ID, state stock.State) {
+	f.shown.Told(id)
 	f.watchers.Publish(order.Change{Reservation: id, State: state, OrderState: orderState[state]})
 }
 
@@ -151,6 +153,7 @@ func (f *fleet) lookAt(ctx context.Context, id stock.ID, epoch uint32) error {
 	case err != nil:
 		return fmt.Errorf("reservation %s: %w", id, err)
 	case len(found) > 0:
+		f.shown.Told(id)
 		f.watchers.Landed([]order.Landed{{Order: found[0]}})
 	case id.Epoch < epoch:
 		f.changed(id, stock.Refused)
@@ -315,15 +318,19 @@ func (f *fleet) known() bool {
 const freshFor = 2 * time.Second
 
 // ready answers nil when this process can do its work: it has its number, and
-// store and ledger can be reached. A single bucket that is being rebuilt, or a
-// part of a cluster that is away, is no reason to send shoppers elsewhere: they
-// would find it there just the same.
+// the ledger can be reached. Workers and consoles need the store, too; a gateway
+// sells without it as long as its number stands, and with all gateways taken out
+// for a store that is away nobody would. A single bucket that is being rebuilt,
+// or a part of a cluster that is away, is no reason to send shoppers elsewhere
+// either: they would find it there just the same.
 func (f *fleet) ready(ctx context.Context) error {
-	if _, err := f.number.kept.Held(); err != nil {
+	if err := f.number.stands(); err != nil {
 		return fmt.Errorf("worker number: %w", err)
 	}
-	if err := f.store.Ping(ctx); err != nil {
-		return err
+	if f.role.worker || f.role.console {
+		if err := f.store.Ping(ctx); err != nil {
+			return err
+		}
 	}
 	standings := f.mirror.Standings()
 	for _, s := range standings {

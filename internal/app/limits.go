@@ -31,7 +31,10 @@ func (a admission) Admit(ctx context.Context, r sale.PurchaseRequest) (claims []
 }
 
 // editions are the store's rules in the gate's words.
-type editions struct{ store *sqlstore.Store }
+type editions struct {
+	store *sqlstore.Store
+	bells *bells
+}
 
 // RulesVersion is the version saved last.
 func (s editions) RulesVersion(ctx context.Context) (int64, error) {
@@ -48,6 +51,7 @@ func (s editions) SaveRules(ctx context.Context, e gate.Edition) error {
 	if err == nil && !saved {
 		err = gate.ErrRulesChanged
 	}
+	s.bells.saved(bellRules)
 	return err
 }
 

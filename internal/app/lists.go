@@ -10,7 +10,10 @@ import (
 )
 
 // listings are the store's lists in the gate's words.
-type listings struct{ store *sqlstore.Store }
+type listings struct {
+	store *sqlstore.Store
+	bells *bells
+}
 
 // ListChanges are changes after a revision.
 func (s listings) ListChanges(ctx context.Context, after int64, limit int) (gate.ListChanges, error) {
@@ -34,6 +37,7 @@ func (s listings) ChangeLists(ctx context.Context, subjects []string, change fun
 		}
 		return put, err
 	})
+	s.bells.saved(bellLists)
 	return gateEntries(saved), newest, err
 }
 

@@ -116,9 +116,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		c.fleet.collect(m)
 		if c.role.worker {
 			c.delivery(m)
+			if c.bus != nil {
+				c.bus.collect(m, c.clock.Now())
+			}
 		}
 	}
 	c.outsideOf(m)
+	c.replicas(m)
 	for kind, n := range c.alarms.Counts() {
 		m.counter(alarmDesc, float64(n), kind)
 	}

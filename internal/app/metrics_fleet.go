@@ -12,7 +12,12 @@ import (
 // that live and their buckets; a worker tells of those buckets only that it has.
 var (
 	numberDesc     = describe("worker_number", "This process's part of order ids.")
-	numberHeldDesc = describe("worker_number_held", "1 while the number is certainly this process's; without it nothing is accepted.")
+	numberHeldDesc = describe("worker_number_held", "1 while the number is this process's, as far as anybody has said; without it nothing is accepted.")
+	silentDesc     = describe("leases_silent", "1 while the leases do not answer: nobody takes over from a process that dies.")
+	membersDesc    = describe("members", "Processes of the fleet as etcd has them, or had them last, by role.", "role")
+	ailingDesc     = describe("members_ailing", "Of these, processes that say that they cannot do their work.")
+	heardDesc      = describe("members_age_seconds", "Age of the list of processes.")
+	gatewaysDesc   = describe("gateways_configured", "For how many gateways limits of scope fleet are divided here; more than that of sluice_members are too many.")
 	taskDesc       = describe("singleton_held", "1 while this process does a task that one worker does at a time.", "task")
 	mirrorAgeDesc  = describe("mirror_age_seconds", "Age of what this process knows of an activity's ledger.", "activity")
 	mirrorLagDesc  = describe("mirror_behind", "Log entries that are known of and not read yet, over all buckets of an activity.", "activity")
@@ -31,9 +36,12 @@ var (
 
 // collect tells of this process among the others.
 func (f *fleet) collect(m meter) {
-	_, lost := f.number.kept.Held()
 	m.gauge(numberDesc, float64(f.number.n))
-	m.gauge(numberHeldDesc, truth(lost == nil))
+	m.gauge(numberHeldDesc, truth(f.number.stands() == nil))
+	m.gauge(silentDesc, truth(f.number.kept.Silent()))
+	if f.crew != nil {
+		f.crew.collect(m)
+	}
 	for _, s := range f.singles {
 		m.gauge(taskDesc, truth(s.held()), s.Name)
 	}
@@ -53,6 +61,31 @@ func (f *fleet) collect(m meter) {
 	if f.role.worker {
 		f.collectBuckets(m)
 	}
+}
+
+// collect tells of the processes that are there. Roles that nobody has are there
+// too, so that an alert finds a fleet without workers.
+func (w *crew) collect(m meter) {
+	list, asOf, _ := w.members()
+	if asOf.IsZero() {
+		return // nothing is known so far
+	}
+	by, ailing := make(map[string]int, len(roles)), 0
+	for _, s := range list {
+		if s.Gone {
+			continue
+		}
+		by[s.Role]++
+		if s.Ailing != "" {
+			ailing++
+		}
+	}
+	for role := range roles {
+		m.gauge(membersDesc, float64(by[role]), role)
+	}
+	m.gauge(ailingDesc, float64(ailing))
+	m.gauge(heardDesc, max(0, time.Since(asOf).Seconds()))
+	m.gauge(gatewaysDesc, float64(w.gateways))
 }
 
 func (f *fleet) collectBuckets(m meter) {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"sluice/internal/lib/id"
@@ -23,17 +25,58 @@ import (
 //
 // Leases and clocks can be wrong, and two processes with one number would make
 // the same ids. So a process makes them in spans of time that it has cut from the
-// number's row in the store, where no other's can be.
+// number's row in the store, where no other's can be. For the same reason it goes
+// on with a number while the leases do not answer, and may even begin with one.
 type number struct {
 	n     int
 	kept  *lease.Keeper
 	spans *id.Spans // nil before mint
+
+	// unasked: the leases have not answered since the process began.
+	unasked atomic.Bool
 }
 
 // numberTTL is for how long a process that cannot reach the store goes on
 // accepting purchases, which wait in the ledger to be landed; and by how much
 // the clocks of two machines may differ.
 const numberTTL = 30 * time.Second
+
+// unaskedTries bounds the search for a number without leases. Each try that
+// fails found one that a process is using; a fleet uses a part of them.
+const unaskedTries = 16
+
+// openIDs takes a number and makes the source of order ids with it; unasked: it
+// begins without the leases, which do not answer.
+func (d *doors) openIDs(ctx context.Context, unasked bool, log *slog.Logger) (err error) {
+	for range unaskedTries {
+		if unasked {
+			d.number = guessNumber(d.leases, d.holder)
+		} else if d.number, err = takeNumber(ctx, d.leases, d.holder); err != nil {
+			return err
+		}
+		// Marked: of an order that Redis lost nothing is left but its id.
+		d.ids = id.NewMarkingSource(d.number.n, d.clock.Now)
+		if err := d.number.mint(ctx, d.ids, d.store); err != nil {
+			return err
+		}
+		// A span that begins ahead of the clock is behind that of another process,
+		// who has at least two thirds of one before it.
+		if n := d.ids.For(d.holder); !unasked || id.Time(n).Sub(d.clock.Now()) < numberTTL/3 {
+			log.Info("worker number taken", "number", d.number.n, "without_lease", unasked)
+			return nil
+		}
+	}
+	return fmt.Errorf("%d numbers were tried, and all are in use; bring the leases back", unaskedTries)
+}
+
+// guessNumber is one without a lease. Whoever has it already makes other ids: it
+// is only slow for two to share one. The first answer of the leases decides.
+func guessNumber(leases lease.Leases, holder string) *number {
+	n := rand.IntN(id.Workers)
+	k := &number{n: n, kept: lease.NewKeeper(leases, "id/"+strconv.Itoa(n), holder, numberTTL, time.Now)}
+	k.unasked.Store(true)
+	return k
+}
 
 // errTaken: the lease ran out while this process could not renew it, and was
 // given to another one.
@@ -72,28 +115,43 @@ func (k *number) mint(ctx context.Context, ids *id.Source, store interface {
 	return err
 }
 
-// Step renews the lease and lengthens the span of time. errTaken is for good;
-// any other failure is tried again until then. It may even be that the lease ran
-// out meanwhile: then nothing was accepted, and it is ours again unless somebody
-// came.
+// Step renews the lease and lengthens the span of time, each whether the other
+// succeeds or not. errTaken is for good; any other failure is tried again until
+// then. It may even be that the lease ran out meanwhile: it is ours again unless
+// somebody came.
 func (k *number) Step(ctx context.Context) (worked bool, err error) {
-	if _, err = k.kept.Step(ctx); err != nil {
-		return false, err
+	_, failed := k.kept.Step(ctx)
+	if failed == nil {
+		k.unasked.Store(false)
+		if _, err := k.kept.Held(); err != nil {
+			return false, errTaken
+		}
 	}
-	if _, err := k.kept.Held(); err != nil {
-		return false, errTaken
+	if k.spans != nil {
+		worked, err = k.spans.Step(ctx)
 	}
+	return worked, errors.Join(failed, err)
+}
+
+// stands answers nil while nobody has denied that the number is this process's.
+// Where ids are not kept apart by spans it has to be certain.
+func (k *number) stands() error {
 	if k.spans == nil {
-		return false, nil
+		_, err := k.kept.Held()
+		return err
 	}
-	return k.spans.Step(ctx)
+	if k.unasked.Load() {
+		return nil
+	}
+	_, err := k.kept.Unrefuted()
+	return err
 }
 
 // Admit implements sale.Gate: without its number a process makes no order id.
-// A process that was stopped and wakes up after its lease has another's ids to
-// fear, so it is the clock that is asked here, and not what was known last.
+// One that was stopped and wakes up after its lease has nothing until it has
+// asked, and without the store ids end with their span.
 func (k *number) Admit(context.Context, sale.PurchaseRequest) ([]string, error) {
-	if _, err := k.kept.Held(); err != nil {
+	if err := k.stands(); err != nil {
 		return nil, fmt.Errorf("%w: worker number %d: %w", stock.ErrNotReady, k.n, err)
 	}
 	return nil, nil

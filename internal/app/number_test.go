@@ -1,12 +1,15 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"sluice/internal/backend/etcdlease"
 	"sluice/internal/backend/sqlstore"
+	"sluice/internal/lib/clock"
 	"sluice/internal/lib/id"
 	"sluice/internal/lib/lease"
 )
@@ -69,6 +72,102 @@ func TestOneNumberTwice(t *testing.T) {
 	}
 	if n := same(true); n != 0 {
 		t.Errorf("%d ids came twice", n)
+	}
+}
+
+// While the leases do not answer a process keeps its number, as long as the store
+// gives it spans; without the store, and when somebody has the number, it stops.
+func TestNumberWithoutLeases(t *testing.T) {
+	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "shop.db"), sqlstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	now := time.Date(2026, 11, 11, 20, 0, 0, 0, time.UTC)
+	clock := func() time.Time { return now }
+	local := lease.NewLocal(clock)
+	leases := &cut{Leases: local}
+	k := &number{n: 7, kept: lease.NewKeeper(leases, "id/7", "me", numberTTL, clock)}
+	ids := id.NewMarkingSource(k.n, clock)
+	step := func(wait time.Duration, want, stands, mints error) {
+		t.Helper()
+		now = now.Add(wait)
+		if _, err := k.Step(t.Context()); !errors.Is(err, want) {
+			t.Errorf("step: %v, want %v", err, want)
+		}
+		if err := k.stands(); !errors.Is(err, stands) {
+			t.Errorf("stands: %v, want %v", err, stands)
+		}
+		if _, err := ids.Mint("ann"); !errors.Is(err, mints) {
+			t.Errorf("mint: %v, want %v", err, mints)
+		}
+	}
+	step(0, nil, nil, nil)
+	if err := k.mint(t.Context(), ids, store); err != nil {
+		t.Fatal(err)
+	}
+	leases.off.Store(true)
+	step(numberTTL/2, errCut, nil, nil)
+	for range 20 {
+		step(numberTTL/2, errCut, nil, nil)
+	}
+	k.spans = id.NewSpans(ids, nowhere{}, numberTTL) // the store is away, too
+	step(numberTTL/2, errNowhere, nil, id.ErrAhead)
+	if err := k.mint(t.Context(), ids, store); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := local.Acquire(t.Context(), "id/7", "somebody", numberTTL); err != nil {
+		t.Fatal(err)
+	}
+	step(0, errCut, nil, nil)
+	leases.off.Store(false)
+	step(0, errTaken, lease.ErrLost, nil)
+}
+
+var errNowhere = errors.New("no store")
+
+// nowhere cuts nothing.
+type nowhere struct{}
+
+func (nowhere) CutSegment(context.Context, string, int64, int64) (id.Segment, error) {
+	return id.Segment{}, errNowhere
+}
+
+// away is an etcd that does not answer.
+type away struct{ lease.Leases }
+
+func (away) Acquire(context.Context, string, string, time.Duration) (lease.Grant, error) {
+	return lease.Grant{}, etcdlease.ErrAway
+}
+
+// A process can begin while the leases do not answer, with a number that nobody
+// uses; without being told to it does not.
+func TestNumberGuessed(t *testing.T) {
+	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "shop.db"), sqlstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	begin := func(unasked bool) (*doors, error) {
+		d := &doors{store: sqlstore.Single(store), leases: away{}, holder: "me", clock: clock.New()}
+		return d, d.openIDs(t.Context(), unasked, quiet)
+	}
+	if _, err := begin(false); !errors.Is(err, etcdlease.ErrAway) {
+		t.Errorf("without leases: %v", err)
+	}
+	seen := map[int]bool{}
+	for range 30 { // of 256; one in seven would be another's by chance
+		d, err := begin(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[d.number.n] {
+			t.Errorf("number %d is in use", d.number.n)
+		}
+		seen[d.number.n] = true
+		if err := d.number.stands(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -57,36 +57,44 @@ func TestStormOnAServer(t *testing.T) {
 	c := config(t.TempDir())
 	c.Store = d.URL(servers.SQLDatabase)
 	s := start(t, c)
+	s.storm(storm.Options{Users: 1000, Stock: 50, Duration: 4 * time.Second, Rate: 500, Seed: 1}, 600*time.Millisecond, func(n int) error {
+		if n%3 != 2 {
+			return d.Exec(t.Context(), "KILL USER "+servers.SQLUser)
+		}
+		d.Kill()
+		return d.Restart()
+	})
+}
+
+// storm lets every kind of user come at once, and finds nothing to complain of.
+// Meanwhile fault happens again and again, counted from 0; it may be nil.
+func (s *server) storm(o storm.Options, every time.Duration, fault func(n int) error) {
+	s.t.Helper()
+	o.Target, o.Ops, o.OpsToken, o.Data = s.shopper, s.ops, opsToken, s.data
+	o.Connections, o.Hold, o.Pay, o.Abandon, o.Cancel = 32, 1, 60, 20, 20
+	o.DoubleClick, o.Replay, o.Greedy, o.Forge, o.Lose, o.Misbehave = 5, 50, 20, 2, 5, 20
 	over := make(chan struct{})
 	var faults sync.WaitGroup
 	faults.Go(func() {
-		for n := 1; ; n++ {
+		for n := 0; fault != nil; n++ {
 			select {
 			case <-over:
 				return
-			case <-time.After(600 * time.Millisecond):
+			case <-time.After(every):
 			}
-			if n%3 == 0 {
-				d.Kill()
-				if err := d.Restart(); err != nil {
-					t.Error(err)
-				}
-			} else if err := d.Exec(t.Context(), "KILL USER "+servers.SQLUser); err != nil {
-				t.Error(err)
+			if err := fault(n); err != nil {
+				s.t.Error(err)
 			}
 		}
 	})
-	report, err := storm.Run(t.Context(), storm.Options{
-		Target: s.shopper, Ops: s.ops, OpsToken: opsToken, Data: s.data, Users: 1000, Stock: 50, Duration: 4 * time.Second,
-		Rate: 500, Connections: 32, Hold: 1, Pay: 60, Abandon: 20, Cancel: 20, DoubleClick: 5, Replay: 50, Greedy: 20, Forge: 2, Lose: 5, Misbehave: 20, Seed: 1,
-	}, io.Discard)
+	report, err := storm.Run(s.t.Context(), o, io.Discard)
 	close(over)
 	faults.Wait()
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	if !report.Proof.OK || report.Sold != 50 {
+	if !report.Proof.OK || report.Sold != o.Stock {
 		text, _ := json.MarshalIndent(report, "", "  ")
-		t.Errorf("%s", text)
+		s.t.Errorf("%s", text)
 	}
 }

@@ -11,7 +11,10 @@ import (
 )
 
 // shelf is the store's playbooks in the gate's words.
-type shelf struct{ store *sqlstore.Store }
+type shelf struct {
+	store *sqlstore.Store
+	bells *bells
+}
 
 // PlaybooksVersion is the number of the last change.
 func (s shelf) PlaybooksVersion(ctx context.Context) (int64, error) {
@@ -44,6 +47,7 @@ func (s shelf) SaveShelf(ctx context.Context, c gate.PlaybookChange, all gate.Sh
 	if err == nil && !saved {
 		err = gate.ErrPlaybookChanged
 	}
+	s.bells.saved(bellPlaybooks)
 	return err
 }
 

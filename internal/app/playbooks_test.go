@@ -19,7 +19,7 @@ func TestPlaybooksThroughTheStore(t *testing.T) {
 	}
 	defer store.Close()
 	start := func() *gate.Playbooks {
-		return gate.NewPlaybooks(shelf{store}, gate.NewActive(nil, time.Now()), time.Now)
+		return gate.NewPlaybooks(shelf{store: store}, gate.NewActive(nil, time.Now()), time.Now)
 	}
 	here := start()
 	book := gate.Playbook{ID: "mine", Title: "Mine", Steps: []gate.PlaybookStep{

@@ -31,7 +31,7 @@ func (e *engine) tasks() []run.Task {
 		return append(append(append(e.alone.tasks(), e.follow()...), e.receive()...), e.call())
 	}
 	tasks := e.fleet.onEach()
-	tasks = append(tasks, e.follow()...)
+	tasks = append(append(tasks, e.follow()...), e.onEtcd()...)
 	if e.role.worker {
 		tasks = append(tasks, e.fleet.onWorkers()...)
 	}
@@ -52,6 +52,7 @@ func (e *alone) tasks() []run.Task {
 		{Name: "log preparation", Step: e.wal.Prepare, Idle: 100 * time.Millisecond},
 		{Name: "snapshots", Step: e.compact, Idle: 10 * time.Second},
 		{Name: "store checkpoint", Step: e.store.Checkpoint, Idle: 100 * time.Millisecond},
+		{Name: "replicas", Step: e.store.FollowReplicas, Idle: 200 * time.Millisecond},
 		{Name: "landing", Step: e.lander.Step, Idle: 20 * time.Millisecond, Wake: e.wal.Advanced()},
 		{Name: "outbox relay", Step: e.relay.Step, Idle: 50 * time.Millisecond, Wake: e.outgoing},
 		{Name: "order keeper", Step: e.keeper.Step, Idle: 200 * time.Millisecond},
@@ -66,8 +67,9 @@ func (e *alone) tasks() []run.Task {
 // onEach is in each process of a fleet: what is on sale, and how it stands.
 func (f *fleet) onEach() []run.Task {
 	return []run.Task{
-		steady(f.log, run.Task{Name: "activities on show", Step: f.refresh, Idle: 500 * time.Millisecond}),
+		steady(f.log, run.Task{Name: "activities on show", Step: f.refresh, Idle: 500 * time.Millisecond, Wake: f.bells.rung(bellActivities)}),
 		{Name: "mirror", Step: f.mirror.Step, Idle: 20 * time.Millisecond},
+		{Name: "replicas", Step: f.store.FollowReplicas, Idle: 200 * time.Millisecond},
 	}
 }
 
@@ -86,6 +88,7 @@ func (f *fleet) onWorkers() []run.Task {
 		{Name: "buckets", Step: f.buckets.Step, Idle: 5 * time.Millisecond, Wake: f.buckets.Woken()},
 		{Name: "bucket proofs", Step: f.inspect.Step, Idle: 20 * time.Millisecond},
 	}
+	tasks = append(tasks, f.onBus()...)
 	for _, s := range f.singles {
 		tasks = append(tasks, s.tasks()...)
 	}
@@ -93,13 +96,15 @@ func (f *fleet) onWorkers() []run.Task {
 }
 
 // newSingles are the tasks that one worker of a fleet does at a time, each with
-// the reason why two of them at once, for the moment between the end of a lease
-// and the end of the work under it, do no harm.
+// the reason why two of them at once do no harm: for the moment between the end of
+// a lease and the end of the work under it, after a process was stopped in the
+// middle, and for as long as the worker that had one does not reach the leases
+// while another does. With the leases in etcd all of them go on without it.
 func (f *fleet) newSingles() []*singleton {
 	one := func(t run.Task) *singleton { return f.singleton(f.log, t) }
 	// Purchases do not need the store, so people are called while it is away.
 	onward := func(s *singleton) *singleton { s.goesOn = true; return s }
-	return []*singleton{
+	singles := []*singleton{
 		// States are saved on the condition of the revision that was read. The
 		// ledger may hear an older edit after a newer one, and the next step of
 		// whoever has the lease sees that in the mirror and says the newer again.
@@ -107,10 +112,6 @@ func (f *fleet) newSingles() []*singleton {
 		// Every change of an order is conditional on its version, and payments
 		// and refunds are asked for by ids that were saved before.
 		one(run.Task{Name: "order keeper", Step: f.keeper.Step, Idle: 200 * time.Millisecond}),
-		// A message may be delivered twice anyway, and what is done with it is
-		// idempotent: the ledger answers the outcome that stands, and a
-		// notification has the id of its message.
-		one(run.Task{Name: "outbox relay", Step: f.relay.Step, Idle: 50 * time.Millisecond, Wake: f.outgoing}),
 		// Each change of a room is conditional on the one before.
 		onward(one(f.call())),
 		// It reads, raises alarms, and files a proof that says the same again.
@@ -119,6 +120,13 @@ func (f *fleet) newSingles() []*singleton {
 		one(run.Task{Name: "old notifications", Step: f.trimNotices, Idle: time.Minute}),
 		one(run.Task{Name: "old entries of lists", Step: f.trimLists, Idle: time.Minute}),
 	}
+	for _, t := range f.onBusAlone() {
+		// A message may be delivered twice anyway, and what is done with it is
+		// idempotent: the ledger answers the outcome that stands, and a
+		// notification has the id of its message.
+		singles = append(singles, one(t))
+	}
+	return singles
 }
 
 // provide is the sandbox provider at work.
@@ -157,7 +165,7 @@ func (e *engine) gateway(c Config) (*api.Server, error) {
 		return nil, err
 	}
 	front.Shop, front.Orders, front.Payments, front.Watchers = e.shop, e.deskFor(gate.Browsing), e.deskFor(gate.Paying), e.watchers
-	front.Notices = shedNotices{notices{e.store.Store}, e.shedding}
+	front.Notices = shedNotices{notices{e.shown}, e.shedding}
 	if e.fleet != nil {
 		front.Standing = e.deskFor(gate.Buying).Standing
 	}

@@ -16,6 +16,7 @@ import (
 	"sluice/internal/api"
 	"sluice/internal/console"
 	"sluice/internal/gate"
+	"sluice/internal/lib/cluster"
 	"sluice/internal/lib/run"
 	"sluice/internal/stock"
 )
@@ -176,15 +177,20 @@ func (e *engine) operations(c Config, gateway *api.Server) http.Handler {
 	if !e.role.console {
 		return probes(c.token(), ready, e.metrics(gateway))
 	}
+	var members func() ([]cluster.Seen, time.Time, bool) // nil: nobody keeps a list
+	if e.crew != nil {
+		members = e.crew.members
+	}
 	refusal := func(stock.ActivityID, stock.UserID) (gate.Refusal, bool) { return gate.Refusal{}, false }
 	if gateway != nil {
 		refusal = gateway.LastRefusal
 	}
 	return console.New(console.Config{
 		Token: c.token(), Version: Version, Log: e.log, Now: e.clock.Now, Metrics: e.metrics(gateway), Ready: ready,
-		Sale: e.sales, Orders: e.orders, Products: e.store, OrderRows: e.store, Ledger: e.ledger,
+		Sale: e.sales, Orders: e.orders, Products: e.store, OrderRows: e.shown, Ledger: e.ledger,
 		Proof: e.books.check, Proofs: e.books.reports, Repair: e.books.repair, Trail: e.books.trail,
-		LastRefusal: refusal, Rules: e.rules, Lists: e.lists, Playbooks: e.playbooks, DeadLetters: e.store, Audit: auditLog{e.store.Store}, Dependencies: e.outside(),
+		LastRefusal: refusal, Rules: e.rules, Lists: e.lists, Playbooks: e.playbooks, DeadLetters: e.letters(), Audit: auditLog{e.store.Store}, Dependencies: e.outside(),
+		Members: members,
 	})
 }
 

@@ -62,7 +62,13 @@ func outcomeOf(ctx context.Context, err error) call.Outcome {
 // deskFor serves shoppers' work of one kind. It is as the operators' desk, e.orders,
 // whose reads are never refused.
 func (e *engine) deskFor(work gate.Work) *order.Desk {
-	return order.NewDesk(shed{e.rows, e.shedding, work}, e.reads(), e.cashier, e.changed, e.clock.Now)
+	desk := func(rows order.Store) *order.Desk {
+		return order.NewDesk(shed{rows, e.shedding, work}, e.reads(), e.cashier, e.changed, e.clock.Now)
+	}
+	if work == gate.Browsing && e.shown.Replicated() {
+		return desk(e.shown).OfCopies()
+	}
+	return desk(e.rows)
 }
 
 // Notifications pages through a user's notifications, if there is room.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"sluice/internal/lib/lease"
@@ -21,18 +20,19 @@ type singleton struct {
 	lease *lease.Keeper
 	log   *slog.Logger
 
-	// goesOn: where the leases cannot be asked, whoever had this one goes on, for
-	// a task that needs nothing of the store which the leases are in.
+	// goesOn: while the leases do not answer, whoever had this one goes on, for a
+	// task that needs nothing of where the leases are.
 	goesOn bool
-	had    atomic.Bool // the lease, when it could be asked last
-	blind  atomic.Bool // it cannot be asked
 }
 
 // singletonTTL is how long a dead worker's tasks wait for another worker.
 const singletonTTL = 3 * time.Second
 
 func (d *doors) singleton(log *slog.Logger, t run.Task) *singleton {
-	return &singleton{Task: t, lease: lease.NewKeeper(d.leases, "task/"+t.Name, d.holder, singletonTTL, time.Now), log: log}
+	return &singleton{
+		Task: t, lease: lease.NewKeeper(d.leases, "task/"+t.Name, d.holder, singletonTTL, time.Now), log: log,
+		goesOn: d.etcd != nil,
+	}
 }
 
 // tasks are the keeping of the lease and the work under it.
@@ -46,12 +46,7 @@ func (s *singleton) tasks() []run.Task {
 }
 
 func (s *singleton) keep(ctx context.Context) (worked bool, err error) {
-	s.blind.Store(true) // until there is an answer, for which it may wait long
 	worked, err = s.lease.Step(ctx)
-	if s.blind.Store(err != nil); err == nil {
-		_, lost := s.lease.Held()
-		s.had.Store(lost == nil)
-	}
 	if worked {
 		s.log.Info("this process does it now", "task", s.Name)
 	}
@@ -60,8 +55,12 @@ func (s *singleton) keep(ctx context.Context) (worked bool, err error) {
 
 // held says whether this process may work.
 func (s *singleton) held() bool {
-	_, err := s.lease.Held()
-	return err == nil || s.goesOn && s.blind.Load() && s.had.Load()
+	standing := s.lease.Held
+	if s.goesOn {
+		standing = s.lease.Unrefuted
+	}
+	_, err := standing()
+	return err == nil
 }
 
 // step works while the lease is held, and is told to end when it is not.

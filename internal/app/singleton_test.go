@@ -39,7 +39,7 @@ type worker struct {
 	stop context.CancelFunc
 }
 
-func hire(ctx context.Context, leases lease.Leases, name string) *worker {
+func hire(ctx context.Context, leases lease.Leases, name string, goesOn bool) *worker {
 	w := &worker{name: name}
 	d := &doors{leases: leases, holder: name}
 	w.singleton = d.singleton(quiet, run.Task{Name: "count", Idle: 10 * time.Millisecond, Step: func(ctx context.Context) (bool, error) {
@@ -52,6 +52,7 @@ func hire(ctx context.Context, leases lease.Leases, name string) *worker {
 			return false, ctx.Err()
 		}
 	}})
+	w.goesOn = goesOn
 	ctx, w.stop = context.WithCancel(ctx)
 	for _, t := range w.tasks() {
 		go run.Loop(ctx, quiet, t)
@@ -88,10 +89,9 @@ func TestSingletonGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leases := lease.NewLocal(time.Now)
 		broken, away := &cut{Leases: leases}, &cut{Leases: leases}
-		first := hire(t.Context(), broken, "first")
+		first := hire(t.Context(), broken, "first", true)
 		pass(time.Second)
-		other := hire(t.Context(), away, "other")
-		first.goesOn, other.goesOn = true, true
+		other := hire(t.Context(), away, "other", true)
 		pass(5 * time.Second)
 		f := func(what string, one, two bool) {
 			t.Helper()
@@ -125,9 +125,9 @@ func TestSingleton(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leases := lease.NewLocal(time.Now)
 		broken := &cut{Leases: leases}
-		first := hire(t.Context(), broken, "first")
+		first := hire(t.Context(), broken, "first", false)
 		pass(time.Second)
-		other := hire(t.Context(), leases, "other")
+		other := hire(t.Context(), leases, "other", false)
 		pass(10 * time.Second)
 		if first.steps.Load() < 5 || first.ended.Load() != 0 || other.steps.Load() != 0 {
 			t.Fatalf("first: %d steps, %d ended; other: %d steps", first.steps.Load(), first.ended.Load(), other.steps.Load())
@@ -256,7 +256,8 @@ func TestMissedChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	f := &fleet{engine: &engine{doors: &doors{store: sqlstore.Single(s)}, watchers: order.NewWatchers(10)}, asked: make(chan struct{}, 1), looks: map[stock.Place]uint32{}}
+	store := sqlstore.Single(s)
+	f := &fleet{engine: &engine{doors: &doors{store: store}, shown: store.Shown(), watchers: order.NewWatchers(10)}, asked: make(chan struct{}, 1), looks: map[stock.Place]uint32{}}
 	watch := func(id stock.ID) <-chan order.Change {
 		t.Helper()
 		c, stop, err := f.watchers.Subscribe(id)

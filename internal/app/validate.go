@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/internal/backend/etcdlease"
+	"sluice/internal/backend/kafkabus"
 	"sluice/internal/backend/redisstock"
 	"sluice/internal/backend/sqlstore"
 	"sluice/internal/gate"
@@ -104,7 +105,17 @@ func (c Config) checkDoors(f *faults) {
 	case !c.elects():
 		f.add("lease: %q has no backend; write sql:, etcd://host:2379 or local:", redacted(c.Lease))
 	}
+	switch _, err := kafkabus.Brokers(c.Bus); {
+	case c.Bus == "" || c.Bus == "outbox:":
+	case !c.onKafka():
+		f.add("bus: %q has no backend; write outbox: or kafka://host:9092,host:9092,host:9092", redacted(c.Bus))
+	case err != nil:
+		f.add("bus: %q: %w", redacted(c.Bus), err)
+	}
 	if !c.fleet() {
+		if c.onKafka() {
+			f.add("bus: %q is of no use to a process whose ledger is its own, which delivers its events itself; leave the line out, or write stock: redis://host:6379", redacted(c.Bus))
+		}
 		if c.elects() {
 			f.add("lease: %q is of no use to a process whose ledger is its own; leave the line out, or write stock: redis://host:6379", redacted(c.Lease))
 		}

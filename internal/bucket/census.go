@@ -12,14 +12,19 @@ import (
 
 // hold is a lease that this worker was given. It is renewed and never acquired
 // again: a bucket whose lease was lost is begun anew, by whoever gets it.
+//
+// While the leases do not answer it stands on: a keeper that stopped then would
+// leave every order unlanded for as long, though nobody can take its place. If
+// somebody can, who reaches the leases, the fence ends this one's work.
 type hold struct {
 	leases lease.Leases
 	grant  lease.Grant
 	ttl    time.Duration
 	now    func() time.Time
 
-	mu    sync.Mutex
-	until time.Time // our clock: it stands at least until then
+	mu     sync.Mutex
+	until  time.Time // our clock: it stands at least until then
+	silent bool      // the leases were asked before that and have not answered
 }
 
 // acquire answers nil when somebody else holds the lease.
@@ -38,10 +43,18 @@ func acquire(ctx context.Context, o *Options, name string) (*hold, error) {
 func (h *hold) stands() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.now().Before(h.until)
+	return h.silent || h.now().Before(h.until)
+}
+
+// asking notes that the leases are being asked about it.
+func (h *hold) asking() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.silent = h.silent || h.now().Before(h.until)
 }
 
 func (h *hold) renew(ctx context.Context) error {
+	h.asking()
 	if !h.stands() {
 		return nil // whoever works under it finds out
 	}
@@ -51,16 +64,16 @@ func (h *hold) renew(ctx context.Context) error {
 	defer h.mu.Unlock()
 	switch {
 	case err == nil:
-		h.until = asked.Add(h.ttl)
+		h.until, h.silent = asked.Add(h.ttl), false
 	case errors.Is(err, lease.ErrLost):
-		h.until, err = time.Time{}, nil
+		h.until, h.silent, err = time.Time{}, false, nil
 	}
-	return err // otherwise it stands until its end, and is tried again
+	return err
 }
 
 func (h *hold) release(ctx context.Context) error {
 	h.mu.Lock()
-	h.until = time.Time{}
+	h.until, h.silent = time.Time{}, false
 	h.mu.Unlock()
 	return h.leases.Release(ctx, h.grant)
 }

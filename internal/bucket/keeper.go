@@ -80,13 +80,12 @@ type Keeper struct {
 	woken  chan struct{}
 	work   sync.WaitGroup
 
-	mu       sync.Mutex
-	places   map[stock.Place]*tenure // all that were ever looked at, held or not
-	sweeping bool
-	sweepAt  time.Time
-	worked   bool
-	failing  string
-	shares   [patience]int // of the last rounds
+	mu      sync.Mutex
+	places  map[stock.Place]*tenure // all that were ever looked at, held or not
+	renewal round
+	sharing round
+	worked  bool
+	shares  [patience]int // of the last rounds
 }
 
 // New starts nothing.
@@ -102,7 +101,7 @@ func New(o Options) *Keeper {
 	return k
 }
 
-// Step begins whatever is due: a round over the leases, and one bounded piece of
+// Step begins whatever is due: rounds over the leases, and one bounded piece of
 // work for each bucket held that is not at work still. A bucket whose engine or
 // rebuilding takes long therefore keeps none of the others waiting. Failures are
 // each bucket's own, logged and tried again by itself, and none of Step's.
@@ -110,15 +109,8 @@ func New(o Options) *Keeper {
 // Run it every few milliseconds, and at once when Woken.
 func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 	now := k.Now()
-	k.mu.Lock()
-	round := !k.sweeping && !now.Before(k.sweepAt)
-	if round {
-		k.sweeping, k.sweepAt = true, now.Add(k.TTL/3)
-	}
-	k.mu.Unlock()
-	if round {
-		k.spawn(func() { k.sweep(ctx) })
-	}
+	k.begin(ctx, &k.renewal, now, k.renew)
+	k.begin(ctx, &k.sharing, now, k.share)
 	var due []*tenure
 	k.mu.Lock()
 	for _, t := range k.places {
@@ -181,38 +173,56 @@ func (k *Keeper) run(ctx context.Context, t *tenure) {
 	}
 }
 
-// sweep is a round over the leases: renew, take up to this worker's share, give
-// back what is more.
-func (k *Keeper) sweep(ctx context.Context) {
-	err := k.round(ctx)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.sweeping = false
-	text := ""
-	if err != nil && ctx.Err() == nil {
-		text = err.Error()
-	}
-	if text != "" && text != k.failing {
-		k.Logger.Error("leases of buckets", "error", err)
-	}
-	k.failing = text
+// round is something that is done about the leases again and again. There are two,
+// since leases that do not answer the one must not keep the other from asking.
+type round struct {
+	at      time.Time // of the next one
+	under   bool      // one is under way
+	failing string
 }
 
-func (k *Keeper) round(ctx context.Context) error {
+// begin starts a round that is due, unless the last one is still under way.
+func (k *Keeper) begin(ctx context.Context, r *round, now time.Time, work func(context.Context) error) {
+	k.mu.Lock()
+	due := !r.under && !now.Before(r.at)
+	if due {
+		r.under, r.at = true, now.Add(k.TTL/3)
+	}
+	k.mu.Unlock()
+	if !due {
+		return
+	}
+	k.spawn(func() {
+		err := work(ctx)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		r.under = false
+		text := ""
+		if err != nil && ctx.Err() == nil {
+			text = err.Error()
+		}
+		if text != "" && text != r.failing {
+			k.Logger.Error("leases of buckets", "error", err)
+		}
+		r.failing = text
+	})
+}
+
+// share takes buckets up to this worker's share, and gives back what is more.
+func (k *Keeper) share(ctx context.Context) error {
 	workers, err := k.census.step(ctx)
 	if err != nil {
 		return fmt.Errorf("count workers: %w", err)
 	}
-	renewed := k.renew(ctx)
 	allocations, err := k.Allocations(ctx)
 	if err != nil {
-		return errors.Join(renewed, fmt.Errorf("allocations: %w", err))
+		return fmt.Errorf("allocations: %w", err)
 	}
 	wanted := k.wanted(allocations)
 	share := (len(wanted) + workers - 1) / workers
 	copy(k.shares[1:], k.shares[:])
 	k.shares[0] = share
-	return errors.Join(renewed, k.take(ctx, wanted, share), k.giveBack(ctx, slices.Max(k.shares[:])))
+	return errors.Join(k.take(ctx, wanted, share), k.giveBack(ctx, slices.Max(k.shares[:])))
 }
 
 // held are the buckets of this worker, in the order of their places.
@@ -228,18 +238,27 @@ func (k *Keeper) held() (all []*tenure) {
 	return all
 }
 
+// renew asks for all leases, and ends with the first one about which there is no
+// answer: a call may take as long as a lease lasts, and the rest would run out
+// meanwhile. All of them count as asked from the beginning.
 func (k *Keeper) renew(ctx context.Context) error {
-	var failed []error
+	var all []*hold
 	for _, t := range k.held() {
 		k.mu.Lock()
-		held := t.lease
-		k.mu.Unlock()
-		if held == nil {
-			continue
+		if t.lease != nil {
+			all = append(all, t.lease)
 		}
-		failed = append(failed, held.renew(ctx))
+		k.mu.Unlock()
 	}
-	return errors.Join(failed...)
+	for _, h := range all {
+		h.asking()
+	}
+	for _, h := range all {
+		if err := h.renew(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // wanted are the buckets somebody has to keep; who was retired is not.
@@ -333,10 +352,11 @@ func (k *Keeper) giveBack(ctx context.Context, most int) error {
 }
 
 // Close waits for work under way, whose context must have ended, and gives all
-// leases back, so that other workers need not wait for their end.
+// leases back, so that other workers need not wait for their end. From the first
+// failure on it asks no more: the rest run out.
 func (k *Keeper) Close(ctx context.Context) error {
 	k.work.Wait()
-	failed := []error{k.census.leave(ctx)}
+	failed := k.census.leave(ctx)
 	for _, t := range k.held() {
 		t.mu.Lock()
 		t.leave(Waiting)
@@ -346,9 +366,11 @@ func (k *Keeper) Close(ctx context.Context) error {
 		l := t.lease
 		t.lease = nil
 		k.mu.Unlock()
-		failed = append(failed, l.release(ctx))
+		if failed == nil {
+			failed = l.release(ctx)
+		}
 	}
-	return errors.Join(failed...)
+	return failed
 }
 
 func byPlace(a, b stock.Place) int {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -140,6 +141,89 @@ func TestWorkersShare(t *testing.T) {
 	check(4)
 }
 
+// While the leases do not answer, who has a bucket goes on landing; who comes has
+// none. One that alone is cut off from them is fenced by whoever takes over, and
+// one that was asleep when its lease ran out does nothing more under it.
+func TestLeasesAway(t *testing.T) {
+	w := newWorld(t, t.Context(), openStore(t), 2, 40, 0)
+	rounds := func(n int) {
+		for range n {
+			w.clock = w.clock.Add(60 * time.Millisecond)
+			for _, k := range w.workers {
+				k.step()
+			}
+			w.sound()
+		}
+	}
+	states := func(k *worker, want bucket.State) {
+		t.Helper()
+		for _, s := range k.Stats() {
+			if s.State != want {
+				t.Errorf("%s is %s, want %s", s.Place.Log(), s.State, want)
+			}
+		}
+	}
+	sells := func(what string) {
+		t.Helper()
+		for range 4 {
+			user := stock.UserID(fmt.Sprint("user", len(w.bought)))
+			if _, err := w.buy(user, "k", 1); err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+		}
+		rounds(10)
+		for _, b := range w.bought {
+			if is, err := w.look(b); err != nil || is != stock.Held {
+				t.Errorf("%s: %s is %s, %v", what, b.id, is, err)
+			}
+		}
+	}
+	mute := func(are bool) {
+		for _, k := range w.workers {
+			k.mute = are
+		}
+	}
+	first := w.hire()
+	rounds(5)
+	sells("at first")
+	mute(true)
+	rounds(200) // four times a lease
+	sells("without leases")
+	states(first, bucket.Serving)
+	late := w.hire()
+	late.mute = true
+	rounds(60)
+	states(late, bucket.Waiting)
+
+	late.mute = false // only the first is cut off: it is taken for dead, and learns from the store that it is late
+	rounds(120)
+	states(late, bucket.Serving)
+	sells("after another took over")
+	states(first, bucket.Fenced)
+	states(late, bucket.Serving)
+
+	mute(false)
+	rounds(60)
+	w.clock = w.clock.Add(2 * ttl) // all were asleep
+	for _, k := range w.workers {
+		k.mute = true
+	}
+	rounds(3)
+	for _, k := range w.workers {
+		for _, s := range k.Stats() {
+			if s.State == bucket.Serving {
+				t.Errorf("%s is served under a lease that ran out in its sleep", s.Place.Log())
+			}
+		}
+	}
+	mute(false)
+	rounds(120)
+	sells("at last")
+	if n := w.alarms.Counts(); n[order.AlarmRefused]+n[order.AlarmDisagreed] != 0 {
+		t.Errorf("alarms: %v", n)
+	}
+}
+
 // One bucket whose engine does not answer keeps nobody else waiting. The leases
 // are real ones, the steps run side by side.
 func TestSlowBucketKeepsNobodyWaiting(t *testing.T) {
@@ -193,6 +277,84 @@ func TestSlowBucketKeepsNobodyWaiting(t *testing.T) {
 	free.Do(func() { close(stuck) })
 	serving(8)
 	cancel()
+	if err := k.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// hung is leases that let whoever wants a new one wait for ever once they hang,
+// and give no answer about one that is to be renewed.
+type hung struct {
+	lease.Leases
+	hangs  atomic.Bool
+	asked  atomic.Int64
+	hungUp chan struct{}
+}
+
+func (h *hung) Acquire(ctx context.Context, name, holder string, ttl time.Duration) (lease.Grant, error) {
+	if h.hangs.Load() {
+		<-h.hungUp
+		return lease.Grant{}, errMute
+	}
+	return h.Leases.Acquire(ctx, name, holder, ttl)
+}
+
+func (h *hung) Renew(ctx context.Context, g lease.Grant, ttl time.Duration) error {
+	if h.hangs.Load() {
+		h.asked.Add(1)
+		return errMute
+	}
+	return h.Leases.Renew(ctx, g, ttl)
+}
+
+// A question about one lease that hangs does not keep the others from being asked
+// for in time: buckets are served on.
+func TestHungLeases(t *testing.T) {
+	w := newWorld(t, t.Context(), openStore(t), 4, 40, 0)
+	w.engine = brittle.New(func() stock.Millis { return stock.MillisOf(time.Now()) })
+	leases := &hung{Leases: lease.NewLocal(time.Now), hungUp: make(chan struct{})}
+	k := bucket.New(bucket.Options{
+		Engine: w.engine, Log: w.engine, Store: w.store, Buckets: w.store,
+		Credit: func(context.Context, stock.Move, stock.Millis) error { return nil },
+		Leases: leases, Holder: "one", TTL: ttl,
+		Allocations: func(context.Context) ([]stock.Allocation, error) { return []stock.Allocation{w.sale}, nil },
+		Snapshots:   order.NewSnapshots(func(context.Context, stock.SKU, int) ([]byte, error) { return []byte("{}"), nil }),
+		Alarms:      w.alarms, Logger: w.logger, Now: time.Now,
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	serving := func() (n int) {
+		for _, s := range k.Stats() {
+			if s.State == bucket.Serving {
+				n++
+			}
+		}
+		return n
+	}
+	until := func(what string, right func() bool) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); !right(); {
+			if _, err := k.Step(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if time.Now().After(end) {
+				t.Fatalf("never: %s", what)
+			}
+			select {
+			case <-k.Woken():
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}
+	until("all are served", func() bool { return serving() == 4 })
+	leases.hangs.Store(true)
+	until("asked again and again", func() bool { return leases.asked.Load() >= 6 }) // for twice as long as a lease lasts
+	if n := serving(); n != 4 {
+		t.Errorf("%d buckets are served", n)
+	}
+	cancel()
+	close(leases.hungUp)
+	leases.hangs.Store(false)
 	if err := k.Close(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -114,6 +114,7 @@ type worker struct {
 	at      int           // the call at which something happens, 0 = none
 	happens func() string // "before" or "after": the call fails then, and all that follow
 	dead    bool
+	mute    bool                                     // the leases do not answer it
 	spoil   func(stream []stock.Entry) []stock.Entry // what it reads of a log, may be nil
 
 	one      sync.Mutex // its calls come one after the other
@@ -164,7 +165,7 @@ func (w *world) hire() *worker {
 				return w.engine.Adjust(ctx, stock.Place{Activity: m.Activity, Bucket: m.To}, m.Credit(at))
 			})
 		},
-		Leases: w.leases, Holder: fmt.Sprint("worker ", w.lives), TTL: ttl,
+		Leases: leasesOf{w.leases, k}, Holder: fmt.Sprint("worker ", w.lives), TTL: ttl,
 		Allocations: func(context.Context) ([]stock.Allocation, error) { return []stock.Allocation{w.sale}, nil },
 		Final:       func(context.Context, stock.ActivityID) (bool, error) { return w.final, nil },
 		Snapshots: order.NewSnapshots(func(_ context.Context, sku stock.SKU, version int) ([]byte, error) {
@@ -197,7 +198,27 @@ type (
 		*sqlstore.Store
 		k *worker
 	}
+	leasesOf struct {
+		lease.Leases
+		k *worker
+	}
 )
+
+var errMute = errors.New("the leases do not answer")
+
+func (l leasesOf) Acquire(ctx context.Context, name, holder string, ttl time.Duration) (lease.Grant, error) {
+	if l.k.mute {
+		return lease.Grant{}, errMute
+	}
+	return l.Leases.Acquire(ctx, name, holder, ttl)
+}
+
+func (l leasesOf) Renew(ctx context.Context, g lease.Grant, ttl time.Duration) error {
+	if l.k.mute {
+		return errMute
+	}
+	return l.Leases.Renew(ctx, g, ttl)
+}
 
 func (e engineOf) Head(ctx context.Context, p stock.Place, epoch uint32) (at stock.Cursor, err error) {
 	err = e.k.call(func() error { at, err = e.k.w.engine.Head(ctx, p, epoch); return err })

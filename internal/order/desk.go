@@ -25,6 +25,7 @@ type Desk struct {
 	cashier *Cashier
 	changed func() <-chan struct{}
 	now     func() time.Time
+	copies  bool // see OfCopies
 
 	blind atomic.Int64 // Unix ms until which Standing does not ask
 }
@@ -44,6 +45,14 @@ func NewDesk(store Store, ledger lookups, cashier *Cashier, changed func() <-cha
 		changed = func() <-chan struct{} { return nil }
 	}
 	return &Desk{store: store, ledger: ledger, cashier: cashier, changed: changed, now: now}
+}
+
+// OfCopies says, before the desk is used, that what its store answers may be a
+// little old, or not be true at all: good to be shown, and not to decide about
+// stock by. The ledger is then told of what the cashier's store has.
+func (d *Desk) OfCopies() *Desk {
+	d.copies = true
+	return d
 }
 
 // Get answers a shopper's order, or ErrNoSuchOrder. One that has not landed
@@ -97,9 +106,16 @@ func unlanded(s stock.State) State {
 // not be refused for the sake of what was read to be over. Older changes have
 // long been told by their event.
 func (d *Desk) tellLedger(ctx context.Context, o Order) {
-	if stock.MillisOf(d.now())-max(o.PaidAt, o.ClosedAt) < recentChange {
-		d.cashier.settler.hasten(ctx, o)
+	if stock.MillisOf(d.now())-max(o.PaidAt, o.ClosedAt) >= recentChange {
+		return
 	}
+	if d.copies {
+		var err error
+		if o, err = d.cashier.store.Get(ctx, o.ID); err != nil {
+			return // its event stays the guarantee, see hasten
+		}
+	}
+	d.cashier.settler.hasten(ctx, o)
 }
 
 // recentChange is how long after a change, in milliseconds, reading it makes

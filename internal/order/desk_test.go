@@ -372,3 +372,33 @@ func FuzzCallback(f *testing.F) {
 		balanced(t, s.get(o.ID))
 	})
 }
+
+// untrue is a store of copies in which every order was just cancelled.
+type untrue struct {
+	order.Store
+	now func() time.Time
+}
+
+func (u untrue) Get(ctx context.Context, id stock.OrderID) (order.Order, error) {
+	o, err := u.Store.Get(ctx, id)
+	o.State, o.Reason, o.ClosedAt = order.Cancelled, order.ReasonShopper, stock.MillisOf(u.now())
+	return o, err
+}
+
+// What a copy says of an order is shown, and gives no units back: without
+// OfCopies it would.
+func TestCopiesDecideNothing(t *testing.T) {
+	f := func(prepare func(*order.Desk) *order.Desk, want stock.State) {
+		t.Helper()
+		s := newShop(t, 10, 0)
+		o := s.buy("ann", terms(1, "", false))
+		desk := prepare(order.NewDesk(untrue{s.store, s.now}, s.ledger, s.cashier, nil, s.now))
+		shown, err := desk.Get(t.Context(), "ann", o.ID)
+		s.must(err)
+		if got := s.ledgerState(o); got != want || shown.State != order.Cancelled {
+			t.Errorf("ledger says %s, want %s; shown is %s", got, want, shown.State)
+		}
+	}
+	f((*order.Desk).OfCopies, stock.Held)
+	f(func(d *order.Desk) *order.Desk { return d }, stock.Released)
+}

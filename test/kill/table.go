@@ -183,8 +183,8 @@ var plants = []plant{
 		{Name: "import", File: committer, Anchor: "\t\"runtime\"\n", Where: overlay.After, Text: "\t\"time\"\n"},
 	}},
 	{"the watermark in a transaction of its own", []overlay.Edit{
-		{Name: "two transactions", File: landRows, Anchor: "\treturn s.writing(ctx, \"land\", l.write)\n",
-			Text: "\tif err := s.writing(ctx, \"watermark\", l.move); err != nil {\n\t\treturn err\n\t}\n\treturn s.writing(ctx, \"land\", l.insert)\n"},
+		{Name: "two transactions", File: landRows, Anchor: "\terr = s.writing(ctx, \"land\", l.write)\n",
+			Text: "\tif err := s.writing(ctx, \"watermark\", l.move); err != nil {\n\t\treturn err\n\t}\n\terr = s.writing(ctx, \"land\", l.insert)\n"},
 		{Name: "the old one is used", File: landRows, Anchor: "// write is the whole transaction.\n", Where: overlay.Before, Text: "var _ = (*landing).write\n\n"},
 	}},
 }

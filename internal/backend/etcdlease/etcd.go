@@ -280,7 +280,9 @@ func away(err error) error {
 	if errors.As(err, &coded) {
 		code = coded.Code()
 	}
-	if errors.Is(err, context.DeadlineExceeded) || code == codes.Unavailable || code == codes.DeadlineExceeded {
+	// A member whose time for the call was over first says so without a code.
+	late := code == codes.Unknown && status.Convert(err).Message() == context.DeadlineExceeded.Error()
+	if late || errors.Is(err, context.DeadlineExceeded) || code == codes.Unavailable || code == codes.DeadlineExceeded {
 		return fmt.Errorf("%w: %w", ErrAway, err)
 	}
 	return err

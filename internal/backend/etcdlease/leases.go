@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -80,6 +81,18 @@ func (e *Etcd) look(ctx context.Context, name string) (standing, error) {
 }
 
 func (b base) token(revision int64) uint64 { return uint64(b.value + revision) }
+
+// Identity names where the leases are, the same for every process that has them
+// here: the namespace, and when it was first used, which changes when etcd is
+// replaced by another or an empty one.
+func (e *Etcd) Identity(ctx context.Context) (name string, err error) {
+	err = e.repeat(ctx, "identity", func(ctx context.Context) error {
+		s, err := e.look(ctx, "")
+		name = fmt.Sprintf("etcd:%s@%d", strings.TrimSuffix(e.root, "/"), s.base.value)
+		return err
+	})
+	return name, err
+}
 
 // lay writes the base, unless somebody has.
 func (e *Etcd) lay(ctx context.Context) error {

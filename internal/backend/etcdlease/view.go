@@ -254,11 +254,19 @@ func (v *View) save(all map[string][]byte) error {
 	if err != nil {
 		return err
 	}
-	temporary := v.file + ".tmp"
-	if err := os.WriteFile(temporary, text, 0o600); err != nil {
+	// Under a name of its own: processes may share a directory.
+	temporary, err := os.CreateTemp(filepath.Dir(v.file), filepath.Base(v.file)+".*")
+	if err != nil {
 		return err
 	}
-	return os.Rename(temporary, v.file)
+	_, err = temporary.Write(text)
+	if err = errors.Join(err, temporary.Close()); err == nil {
+		err = os.Rename(temporary.Name(), v.file)
+	}
+	if err != nil {
+		err = errors.Join(err, os.Remove(temporary.Name()))
+	}
+	return err
 }
 
 // load reads the file, if there is one.

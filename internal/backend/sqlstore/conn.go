@@ -22,25 +22,45 @@ type conn struct {
 	buf   args // reused: a connection serves one caller at a time
 	dead  bool // not to be used again: what its transaction did is not known
 
+	of   *members // of which it leads to the primary of a term; else nil
+	term int64
+
 	// doubt: an earlier run of this write asked for a commit and did not hear of
 	// its end. What that run wrote is locked until its end is decided, so reading
 	// it FOR UPDATE tells.
 	doubt bool
 }
 
-// connector wraps a driver's so that its connections are *conn.
+// connector wraps a driver's so that its connections are *conn; with members,
+// they lead to the primary.
 type connector struct {
 	driver.Connector
-	d *dialect
+	d  *dialect
+	of *members
 }
 
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
-	dc, err := c.Connector.Connect(ctx)
+	connect := func(ctx context.Context) (*conn, error) { return dial(ctx, c.Connector, c.d) }
+	if c.of != nil {
+		connect = c.of.connect
+	}
+	fresh, err := connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	fresh := &conn{Conn: dc, d: c.d, stmts: map[string]driver.Stmt{}}
-	return fresh, fresh.prepare(ctx)
+	return fresh, nil
+}
+
+func dial(ctx context.Context, to driver.Connector, d *dialect) (*conn, error) {
+	dc, err := to.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fresh := &conn{Conn: dc, d: d, stmts: map[string]driver.Stmt{}}
+	if err := fresh.prepare(ctx); err != nil {
+		return nil, err
+	}
+	return fresh, nil
 }
 
 // Close ends the statements before their connection.
@@ -56,6 +76,9 @@ func (c *conn) Close() error {
 // ResetSession and IsValid let the pool see what the driver knows of the
 // connection's health.
 func (c *conn) ResetSession(ctx context.Context) error {
+	if c.of.over(c.term) {
+		return driver.ErrBadConn
+	}
 	if r, ok := c.Conn.(driver.SessionResetter); ok {
 		return r.ResetSession(ctx)
 	}

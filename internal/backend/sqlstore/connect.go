@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -22,10 +24,12 @@ import (
 // place is a database and how to get connections to it.
 type place struct {
 	*dialect
-	name             string           // for messages; without secrets
+	name, host       string           // for messages; without secrets
 	write, read      driver.Connector // SQLite reads through connections that cannot write
 	plain            driver.Connector // for migrations, which need all of database/sql
 	writers, readers int
+	members          *members // where the address names several servers; else nil
+	maxLag           time.Duration
 }
 
 // Server pools. A connection is closed before anything between us and the
@@ -46,7 +50,11 @@ const (
 
 // pool opens a bounded pool whose connections are *conn.
 func (p *place) pool(c driver.Connector, n int) *sql.DB {
-	db := sql.OpenDB(connector{c, p.dialect})
+	return p.poolOf(connector{c, p.dialect, nil}, n)
+}
+
+func (p *place) poolOf(c connector, n int) *sql.DB {
+	db := sql.OpenDB(c)
 	db.SetMaxOpenConns(n)
 	db.SetMaxIdleConns(n)
 	if p.sideBySide {
@@ -112,27 +120,91 @@ func mysqlPlace(address string, o Options) (*place, error) {
 			q.Del(name)
 		}
 	}
-	host := u.Host
-	if u.Port() == "" {
-		host = u.Host + ":3306"
-	}
-	// What else is in the query is the driver's: tls, timeouts, variables of the session.
-	cfg, err := mysql.ParseDSN("tcp(" + host + ")/" + url.PathEscape(u.Path[1:]) + "?" + q.Encode())
+	host := net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "3306"))
+	p.host = host
+	replicas, maxLag, err := replicasOf(host, q)
 	if err != nil {
 		return nil, err
 	}
-	cfg.User = u.User.Username()
-	cfg.Passwd, _ = u.User.Password()
-	demand(cfg, o.Log)
-	if p.write, err = mysql.NewConnector(cfg); err != nil {
-		return nil, err
+	p.maxLag = maxLag
+	for _, at := range append([]string{host}, replicas...) {
+		// What else is in the query is the driver's: tls, timeouts, variables of the session.
+		cfg, err := mysql.ParseDSN("tcp(" + at + ")/" + url.PathEscape(u.Path[1:]) + "?" + q.Encode())
+		if err != nil {
+			return nil, err
+		}
+		cfg.User = u.User.Username()
+		cfg.Passwd, _ = u.User.Password()
+		demand(cfg, o.Log)
+		server := &member{host: at}
+		if server.to, err = mysql.NewConnector(cfg); err != nil {
+			return nil, err
+		}
+		plain := cfg.Clone()
+		plain.ReadTimeout = 0                  // an index over many rows takes as long as it takes
+		plain.Params["wait_timeout"] = "28800" // and who holds the lock says nothing meanwhile
+		if server.plain, err = mysql.NewConnector(plain); err != nil {
+			return nil, err
+		}
+		if len(replicas) == 0 {
+			p.write, p.read, p.plain = server.to, server.to, server.plain
+			return p, nil
+		}
+		if err := p.join(server, cfg, o.Log); err != nil {
+			return nil, err
+		}
 	}
-	p.read = p.write
-	plain := cfg.Clone()
-	plain.ReadTimeout = 0                  // an index over many rows takes as long as it takes
-	plain.Params["wait_timeout"] = "28800" // and who holds the lock says nothing meanwhile
-	p.plain, err = mysql.NewConnector(plain)
-	return p, err
+	return p, nil
+}
+
+// join makes a server one of several.
+func (p *place) join(server *member, cfg *mysql.Config, log *slog.Logger) error {
+	if p.members == nil {
+		p.members = &members{d: p.dialect, log: log}
+		p.write, p.read = server.to, server.to // connections are opened by members
+	}
+	near := cfg.Clone()
+	near.Timeout, near.ReadTimeout = min(cfg.Timeout, nearDial), min(cfg.ReadTimeout, nearWait)
+	to, err := mysql.NewConnector(near)
+	if err != nil {
+		return err
+	}
+	server.watch, server.read = p.pool(to, 1), p.pool(to, p.readers)
+	p.members.all = append(p.members.all, server)
+	return nil
+}
+
+// replicasOf takes replicas and the bound of their lag out of an address's query.
+func replicasOf(primary string, q url.Values) (replicas []string, maxLag time.Duration, err error) {
+	known := map[string]bool{primary: true}
+	for _, r := range q["replica"] {
+		u, err := url.Parse("mysql://" + r)
+		if err != nil || u.Hostname() == "" || u.User != nil || u.Path+u.RawQuery+u.Fragment != "" || strings.Contains(r, ",") {
+			return nil, 0, errors.New("replica= must be host or host:3306, once for each replica; user, password and database are those of the primary")
+		}
+		host := net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "3306"))
+		if known[host] {
+			return nil, 0, fmt.Errorf("replica=%s: the address names this server twice", host)
+		}
+		known[host] = true
+		replicas = append(replicas, host)
+	}
+	if len(replicas) > maxReplicas {
+		return nil, 0, fmt.Errorf("%d replicas: at most %d of a database", len(replicas), maxReplicas)
+	}
+	maxLag = defaultMaxLag
+	if q.Has("maxlag") {
+		maxLag, err = time.ParseDuration(q.Get("maxlag"))
+		if err != nil || maxLag < leastMaxLag || maxLag > time.Minute {
+			return nil, 0, fmt.Errorf("maxlag: %q is not in %s..1m", q.Get("maxlag"), leastMaxLag)
+		}
+		if len(replicas) == 0 {
+			return nil, 0, errors.New("maxlag= without replica=host:3306 bounds nothing; leave it out")
+		}
+	}
+	q.Del("replica")
+	q.Del("maxlag")
+	return replicas, maxLag, nil
 }
 
 // demand sets what this package relies on, whatever the address says.

@@ -177,23 +177,41 @@ func (i *Inbox) Apply(ctx context.Context, id int64, effect func(Tx) error) (app
 // message that comes again after it was forgotten has its effect again, so that
 // time is further back than a bus keeps messages.
 func (i *Inbox) Trim(ctx context.Context, before int64, limit int) (worked bool, err error) {
-	err = i.s.reading(ctx, "oldest consumed", func(c *conn) error {
-		row, ok, err := c.one("SELECT at FROM consumed WHERE reader = ? ORDER BY id LIMIT 1", i.reader)
-		worked = ok && integer(row[0]) < before
-		return err
-	})
-	if err != nil || !worked {
-		return false, err
+	// Ids ascend with time within the messages of one database (messageOf), and
+	// say nothing of another's.
+	for from := int64(0); ; {
+		var oldest, at int64
+		found := false
+		err := i.s.reading(ctx, "oldest consumed", func(c *conn) error {
+			row, ok, err := c.one("SELECT id, at FROM consumed WHERE reader = ? AND id >= ? ORDER BY id LIMIT 1", i.reader, from)
+			if found = ok; ok && err == nil {
+				oldest, at = integer(row[0]), integer(row[1])
+			}
+			return err
+		})
+		if err != nil || !found {
+			return false, err
+		}
+		next := (oldest>>messageBits + 1) << messageBits
+		if at < before {
+			return true, i.trim(ctx, oldest, next, before, limit)
+		}
+		if from = next; from <= 0 {
+			return false, nil // that was the last number there is
+		}
 	}
-	err = i.s.writing(ctx, "trim consumed", func(c *conn) error {
-		row, _, err := c.one("SELECT max(id) FROM (SELECT id FROM consumed WHERE reader = ? ORDER BY id LIMIT ?) AS oldest", i.reader, limit)
+}
+
+func (i *Inbox) trim(ctx context.Context, from, until, before int64, limit int) error {
+	return i.s.writing(ctx, "trim consumed", func(c *conn) error {
+		row, _, err := c.one("SELECT max(id) FROM (SELECT id FROM consumed WHERE reader = ? AND id >= ? AND id < ? ORDER BY id LIMIT ?) AS oldest",
+			i.reader, from, until, limit)
 		if err != nil {
 			return err
 		}
-		_, err = c.exec("DELETE FROM consumed WHERE reader = ? AND id <= ? AND at < ?", i.reader, integer(row[0]), before)
+		_, err = c.exec("DELETE FROM consumed WHERE reader = ? AND id >= ? AND id <= ? AND at < ?", i.reader, from, integer(row[0]), before)
 		return err
 	})
-	return err == nil, err
 }
 
 // Pending implements outbox.Queue; limit is 1..1,000.

@@ -54,7 +54,9 @@ func (s *Store) Land(ctx context.Context, b order.Batch) error {
 		return fmt.Errorf("store: land: %w", err)
 	}
 	l.table = s.orders
-	return s.writing(ctx, "land", l.write)
+	err = s.writing(ctx, "land", l.write)
+	s.session.landed(b.Orders, err)
+	return err
 }
 
 // landing is a batch made ready before the writer is asked for: encoding

@@ -23,6 +23,7 @@ type Notification struct {
 // SaveNotification keeps a notification, once per outbox message: delivering
 // the message again changes nothing.
 func (s *Store) SaveNotification(ctx context.Context, messageID int64, user stock.UserID, topic string, body []byte, at stock.Millis) error {
+	defer s.session.pin(user)
 	return s.writing(ctx, "save notification", func(c *conn) error {
 		_, err := c.exec("INSERT INTO notifications (id, user, topic, at, body) VALUES (?, ?, ?, ?, ?)"+c.d.onSameID,
 			messageID, string(user), topic, int64(at), body)
@@ -38,6 +39,7 @@ func (s *Store) Notifications(ctx context.Context, user stock.UserID, before int
 		return nil, fmt.Errorf("store: notifications: %w", err)
 	}
 	err = s.reading(ctx, "notifications", func(c *conn) error {
+		page = nil
 		return c.query(ctx, "SELECT id, topic, body, at, read_at FROM notifications WHERE user = ? AND id < ? ORDER BY id DESC LIMIT ?",
 			func(row []driver.Value) error {
 				page = append(page, Notification{
@@ -53,6 +55,7 @@ func (s *Store) Notifications(ctx context.Context, user stock.UserID, before int
 // ReadNotifications marks a user's notifications up to an id as read at a
 // time; those read before keep theirs.
 func (s *Store) ReadNotifications(ctx context.Context, user stock.UserID, upTo int64, at stock.Millis) error {
+	defer s.session.pin(user)
 	return s.writing(ctx, "read notifications", func(c *conn) error {
 		_, err := c.exec("UPDATE notifications SET read_at = ? WHERE user = ? AND id <= ? AND read_at IS NULL",
 			int64(at), string(user), upTo)

@@ -41,7 +41,8 @@ func (t *ordersTable) read(c *conn, id stock.OrderID, forUpdate string) (order.O
 // the payment that a late order is for) is written once: change may not touch
 // the identity, and changes of the rest are not saved.
 func (s *Store) Update(ctx context.Context, id stock.OrderID, change func(o *order.Order) ([]outbox.Message, error)) error {
-	var saved args // by an earlier run of this
+	var saved args       // by an earlier run of this
+	var seen order.Order // as this has left it, or found it
 	err := s.do(ctx, func(c *conn) error {
 		o, err := s.orders.read(c, id, c.d.forUpdate)
 		if err != nil {
@@ -53,6 +54,7 @@ func (s *Store) Update(ctx context.Context, id stock.OrderID, change func(o *ord
 			}
 		}
 		was := o
+		seen = o
 		events, err := change(&o)
 		if err != nil {
 			return refusal{err}
@@ -70,8 +72,12 @@ func (s *Store) Update(ctx context.Context, id stock.OrderID, change func(o *ord
 		if changed != 1 {
 			return fmt.Errorf("%w: order %s is no longer at version %d", errRaced, id, was.Version)
 		}
+		seen.Version = was.Version + 1
 		return insertMessages(c, events)
 	})
+	if _, refused := err.(refusal); err == nil || refused {
+		s.session.note(&seen)
+	}
 	return asItIs("update order", err)
 }
 

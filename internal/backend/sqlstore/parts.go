@@ -39,7 +39,7 @@ func (s *Store) Inspect(ctx context.Context, log stock.LogID, begun func(stock.C
 		err = c.query(ctx, undeliveredOf(c.d, "o.activity = ? AND o.bucket = ?", s.orders), func(row []driver.Value) error {
 			undelivered = append(undelivered, scanMessage(row))
 			return nil
-		}, string(p.Activity), int64(p.Bucket), string(p.Activity), int64(p.Bucket))
+		}, times(undeliveredTimes, []any{string(p.Activity), int64(p.Bucket)})...)
 		if err != nil {
 			return err
 		}

@@ -2,8 +2,6 @@ package sqlstore
 
 import (
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"testing"
 )
 
@@ -34,43 +32,13 @@ func checkPlaybooks(t *testing.T, s *Store) {
 	save(first, "one", true)
 	save(first, "again", false)
 	shelf(1, "one")
-	const editors = 8
 	for version := range int64(5) {
 		version += 2
-		var won atomic.Int64
-		var all sync.WaitGroup
-		for i := range editors {
-			all.Go(func() {
-				c := PlaybookChange{Version: version, Actor: "ops", Action: "saved", Subject: fmt.Sprint(i), Body: []byte("{}")}
-				saved, err := s.SavePlaybooks(t.Context(), c, fmt.Appendf(nil, "%d by %d", version, i))
-				if err != nil {
-					t.Error(err)
-				} else if saved && won.Add(1) == 1 {
-					shelf(version, fmt.Sprintf("%d by %d", version, i))
-				}
-			})
-		}
-		all.Wait()
-		if won.Load() != 1 {
-			t.Errorf("version %d: %d of %d saved", version, won.Load(), editors)
-		}
+		i := oneSaves(t, func(i int) (bool, error) {
+			c := PlaybookChange{Version: version, Actor: "ops", Action: "saved", Subject: fmt.Sprint(i), Body: []byte("{}")}
+			return s.SavePlaybooks(t.Context(), c, fmt.Appendf(nil, "%d by %d", version, i))
+		})
+		shelf(version, fmt.Sprintf("%d by %d", version, i))
 	}
-	page := func(before int64, limit int, want ...int64) []PlaybookChange {
-		t.Helper()
-		found, err := s.PlaybookChanges(t.Context(), before, limit)
-		must(t, err)
-		var got []int64
-		for _, c := range found {
-			got = append(got, c.Version)
-		}
-		equal(t, "versions", got, want)
-		return found
-	}
-	page(0, 2, 6, 5)
-	page(5, 2, 4, 3)
-	equal(t, "the first", page(2, 2, 1)[0], first)
-	page(1, 2)
-	if _, err := s.PlaybookChanges(t.Context(), 0, 501); err == nil {
-		t.Error("a page of 501")
-	}
+	sixEditions(t, s.PlaybookChanges, func(c PlaybookChange) int64 { return c.Version }, first)
 }

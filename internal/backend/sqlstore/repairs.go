@@ -31,13 +31,14 @@ func (s *Store) SaveRepair(ctx context.Context, activity stock.ActivityID, id st
 // Reland puts back the row of an order that has landed before, with its
 // events. The watermark is not moved, and has to be past the order's entry:
 // then no lander will ever come by it again. A row that is there stays as it is.
-func (s *Store) Reland(ctx context.Context, l order.Landed) error {
+func (s *Store) Reland(ctx context.Context, l order.Landed) (err error) {
 	at := l.Order.Position
 	b, err := prepareLanding(order.Batch{Log: at.Log, From: at, To: at, Orders: []order.Landed{l}})
 	if err != nil {
 		return fmt.Errorf("store: reland: %w", err)
 	}
 	b.table = s.orders
+	defer func() { s.session.landed(b.Orders, err) }()
 	return s.writing(ctx, "reland", func(c *conn) error {
 		row, ok, err := c.one("SELECT epoch, position FROM watermarks WHERE log = ?", string(at.Log))
 		if err != nil {

@@ -32,7 +32,7 @@ func empty(tb testing.TB, s *Store) {
 	tb.Helper()
 	err := s.writing(tb.Context(), "empty", func(c *conn) error {
 		var tables []string
-		err := c.query(tb.Context(), "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name <> 'goose_db_version'",
+		err := c.query(tb.Context(), "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name NOT IN ('goose_db_version', 'primary_term')",
 			func(row []driver.Value) error { tables = append(tables, text(row[0])); return nil })
 		for _, table := range tables {
 			if _, cause := c.exec("DELETE FROM " + table); cause != nil {

@@ -114,6 +114,7 @@ func Single(s *Store) *Sharded {
 func spread(dbs []*Store, tables []int, m shardMap) *Sharded {
 	s := &Sharded{Store: dbs[0], version: m.Version}
 	first := make([]int, len(dbs)) // group of each database
+	s.shareSession(dbs)
 	for i, db := range dbs {
 		s.dbs = append(s.dbs, &database{db, i, tableNames(tables[i])})
 		first[i] = len(s.groups)
@@ -166,7 +167,8 @@ func splitAddress(address string) (addresses []string, tables []int, err error) 
 	return addresses, tables, nil
 }
 
-// Hosts are the servers, as host:port, of an address that OpenSharded takes.
+// Hosts are the servers, as host:port, of an address that OpenSharded takes: of
+// each database the primary and its replicas.
 func Hosts(address string) (hosts []string, err error) {
 	addresses, _, err := splitAddress(address)
 	if err != nil {
@@ -177,7 +179,12 @@ func Hosts(address string) (hosts []string, err error) {
 		if err != nil || u.Scheme != "mysql" || u.Hostname() == "" || len(u.Path) < 2 || strings.Contains(u.Host, ",") {
 			return nil, fmt.Errorf(badDatabase, i+1)
 		}
-		hosts = append(hosts, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "3306")))
+		host := net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "3306"))
+		replicas, _, err := replicasOf(host, u.Query())
+		if err != nil {
+			return nil, err
+		}
+		hosts = append(append(hosts, host), replicas...)
 	}
 	return hosts, nil
 }

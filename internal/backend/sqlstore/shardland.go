@@ -101,7 +101,9 @@ func (s *Sharded) Land(ctx context.Context, b order.Batch) error {
 	}
 	for again := false; ; again = true {
 		l := s.divide(whole, elsewhere)
-		if err = l.land(ctx, len(l.parts)-1); !errors.Is(err, order.ErrWatermark) || len(s.dbs) == 1 || again {
+		err = l.land(ctx, len(l.parts)-1)
+		s.session.landed(b.Orders, err)
+		if !errors.Is(err, order.ErrWatermark) || len(s.dbs) == 1 || again {
 			return err
 		}
 		// Perhaps a batch of before has not reached all databases.

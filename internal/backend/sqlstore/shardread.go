@@ -222,7 +222,7 @@ func (n *scan) undelivered(ctx context.Context, where string, values ...any) (al
 				some = append(some, m)
 			}
 			return nil
-		}, times(2*len(db.tables), values)...)
+		}, times(undeliveredTimes*len(db.tables), values)...)
 		if err != nil {
 			return nil, err
 		}

@@ -39,7 +39,7 @@ func (s *Store) Snapshot(ctx context.Context, activity stock.ActivityID, visit f
 		err = c.query(ctx, undeliveredOf(c.d, "o.activity = ?", s.orders), func(row []driver.Value) error {
 			undelivered = append(undelivered, scanMessage(row))
 			return nil
-		}, string(activity), string(activity))
+		}, times(undeliveredTimes, []any{string(activity)})...)
 		if err != nil {
 			return err
 		}

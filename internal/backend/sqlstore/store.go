@@ -51,6 +51,10 @@ type Store struct {
 	ckpt   *int64  // of the last Checkpoint, see there
 	lease  *lease.Grant
 	orders *ordersTable // which of its tables of orders this view of it has
+
+	replicas *replicas // nil where it has none
+	session  *session  // what this process has shown, for whoever reads replicas; else nil
+	near     *member   // the replica that this view of it reads; else nil
 }
 
 var (
@@ -98,10 +102,12 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 // OpenServer opens a database on a MariaDB, MySQL or TiDB server and brings its
 // layout up to date; the database itself has to be there. The address is
 //
-//	mysql://user:password@host:3306/database?readers=8&writers=16&tls=true&readTimeout=15s
+//	mysql://user:password@host:3306/database?readers=8&writers=16&tls=true&readTimeout=15s&replica=host2:3306&maxlag=1s
 //
-// where readers and writers bound the pools and the rest goes to the driver.
-// No error and no log line shows the password.
+// where readers and writers bound the pools, replica, up to 8 times, names a
+// server that follows the first, or may come to be followed by it, maxlag is how
+// old what a replica shows may be (0.5 s to 1 m, 1 s when it is not said), and
+// the rest goes to the driver. No error and no log line shows the password.
 func OpenServer(ctx context.Context, address string, o Options) (*Store, error) {
 	o.defaults(8)
 	p, err := mysqlPlace(address, o)
@@ -112,14 +118,27 @@ func OpenServer(ctx context.Context, address string, o Options) (*Store, error) 
 }
 
 func open(ctx context.Context, p *place, o Options) (*Store, error) {
+	if p.members != nil {
+		primary, err := p.members.find(ctx)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("store %s: %w", p.name, err), p.members.close())
+		}
+		p.plain = primary.plain
+	}
 	if err := migrate(ctx, p, o.Log); err != nil {
 		return nil, fmt.Errorf("store %s: %w", p.name, err)
 	}
-	s := &Store{d: p.dialect, write: newWriter(p.pool(p.write, p.writers), p.dialect), read: p.pool(p.read, p.readers), ckpt: new(int64), orders: plainOrders}
+	write, read := connector{p.write, p.dialect, p.members}, connector{p.read, p.dialect, p.members}
+	s := &Store{d: p.dialect, write: newWriter(p.poolOf(write, p.writers), p.dialect), read: p.poolOf(read, p.readers), ckpt: new(int64), orders: plainOrders}
 	if p.checkpoint != "" {
 		s.upkeep = p.pool(p.write, 1)
 	}
-	if err := s.Ping(ctx); err != nil {
+	err := s.Ping(ctx)
+	if err == nil && p.members != nil {
+		s.replicas = newReplicas(p.members, p.maxLag)
+		err = s.writing(ctx, "begin the first term", func(c *conn) error { _, err := c.exec(beginTerm); return err })
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", p.name, err), s.Close())
 	}
 	return s, nil
@@ -193,6 +212,9 @@ func (s *Store) Close() error {
 	if s.upkeep != nil {
 		errs = append(errs, s.upkeep.Close())
 	}
+	if s.replicas != nil {
+		errs = append(errs, s.replicas.close())
+	}
 	return errors.Join(append(errs, s.write.db.Close())...)
 }
 
@@ -255,12 +277,21 @@ func (s *Store) Stats() Stats {
 	return Stats{w.writes.Load(), w.commits.Load(), w.retries.Load(), len(w.queue) + w.under}
 }
 
-// reading runs f on a connection of the read pool.
+// reading runs f on a connection of the read pool, or of the replica that this
+// view reads.
 func (s *Store) reading(ctx context.Context, what string, f func(c *conn) error) error {
-	if err := onConn(ctx, s.read, f); err != nil {
-		return failed(what, err)
+	db := s.read
+	if s.near != nil {
+		db = s.near.read
 	}
-	return nil
+	err := onConn(ctx, db, f)
+	if err == nil {
+		return nil
+	}
+	if s.near != nil && lost(err) {
+		s.replicas.failed(s.near, err)
+	}
+	return failed(what, err)
 }
 
 // failed names the operation. A store that is away answers stock.ErrUnknown:

@@ -37,17 +37,20 @@ func ordersOf(columns, where, sort string, tables ...*ordersTable) string {
 	return strings.Join(each, " UNION ALL ") + " ORDER BY " + sort
 }
 
-// undeliveredOf finds messages by order. A key that is no number (a
-// reminder's) casts to 0, which is no order. The messages are few, the orders
-// many: hence the order of the tables. The values of the condition are bound
-// twice for each table.
+// undeliveredOf finds messages by order, those that a bus has and nobody has
+// consumed yet too. A key that is no number (a reminder's) casts to 0, which is
+// no order. The messages are few, the orders many: hence the order of the tables.
+// The values of the condition are bound undeliveredTimes for each table.
 func undeliveredOf(d *dialect, where string, tables ...*ordersTable) string {
 	var each []string
 	for _, t := range tables {
 		of := d.inOrder + " " + t.name + " o ON o.id = CAST(m.msg_key AS " + d.signed + ") WHERE " + where
 		each = append(each,
 			"SELECT m.id, m.msg_key, m.topic, m.at, NULL, 0, NULL FROM outbox m "+of,
-			"SELECT m.id, m.msg_key, m.topic, m.at, NULL, m.attempts, m.reason FROM outbox_failed m "+of)
+			"SELECT m.id, m.msg_key, m.topic, m.at, NULL, m.attempts, m.reason FROM outbox_failed m "+of,
+			"SELECT m.id, m.msg_key, m.topic, m.at, NULL, 0, NULL FROM outbox_sent m "+of)
 	}
 	return strings.Join(each, " UNION ALL ") + " ORDER BY 1"
 }
+
+const undeliveredTimes = 3

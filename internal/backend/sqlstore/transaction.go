@@ -105,6 +105,11 @@ func (c *conn) transaction(f func(c *conn) error) (end, error) {
 		c.dead = back != nil || lost(err)
 		return undone, err
 	}
+	if c.of.over(c.term) { // another server was promoted meanwhile
+		_, _ = c.exec("ROLLBACK")
+		c.dead = true
+		return undone, errNotPrimary
+	}
 	_, err := c.exec("COMMIT")
 	if err == nil {
 		return committed, nil

@@ -17,10 +17,11 @@ type Keeper struct {
 	ttl    time.Duration
 	now    func() time.Time
 
-	mu    sync.Mutex
-	grant Grant     // of which we have heard; zero: none
-	until time.Time // our clock: the grant stands at least until then
-	next  time.Time // our clock: when to renew
+	mu     sync.Mutex
+	grant  Grant     // of which we have heard; zero: none
+	until  time.Time // our clock: the grant stands at least until then
+	next   time.Time // our clock: when to renew
+	silent bool      // the leases were asked and have not answered
 }
 
 // NewKeeper holds nothing yet. holder must be of this life of this process
@@ -42,6 +43,29 @@ func (k *Keeper) Held() (Grant, error) {
 	return k.grant, nil
 }
 
+// Unrefuted answers the grant if nobody has denied it: as Held does, and past its
+// end while the leases do not answer, provided that they were asked before it. Who
+// can reach them may get the lease meanwhile, so it is for work that is harmless
+// beside a successor's. A process that stood still past the end has nothing.
+func (k *Keeper) Unrefuted() (Grant, error) {
+	if g, err := k.Held(); err == nil {
+		return g, nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.grant.Token == 0 || !k.silent {
+		return Grant{}, fmt.Errorf("%w: %s", ErrLost, k.name)
+	}
+	return k.grant, nil
+}
+
+// Silent says that the leases were asked last and have not answered, or not yet.
+func (k *Keeper) Silent() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.silent
+}
+
 // Step acquires or renews when it is time to. worked says that a lease was
 // acquired anew. That somebody else holds it is no error. Run it several times
 // within ttl.
@@ -52,6 +76,7 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 		if asked.Before(k.next) {
 			return false, nil
 		}
+		k.ask(asked)
 		err = k.leases.Renew(ctx, grant, k.ttl)
 		switch {
 		case err == nil:
@@ -62,8 +87,10 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 		}
 		k.set(Grant{}, asked)
 	}
+	k.ask(asked)
 	grant, err = k.leases.Acquire(ctx, k.name, k.holder, k.ttl)
 	if errors.Is(err, ErrHeld) {
+		k.set(Grant{}, asked)
 		return false, nil
 	}
 	if err != nil {
@@ -73,10 +100,22 @@ func (k *Keeper) Step(ctx context.Context) (worked bool, err error) {
 	return true, nil
 }
 
+// ask notes that the leases are being asked. A grant that has run out by then,
+// with nobody to blame, ran out while this process stood still.
+func (k *Keeper) ask(asked time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.silent && !asked.Before(k.until) {
+		k.grant = Grant{}
+	}
+	k.silent = true
+}
+
+// set is what the leases have answered.
 func (k *Keeper) set(g Grant, asked time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.grant, k.until, k.next = g, asked.Add(k.ttl), asked.Add(k.ttl/3)
+	k.grant, k.until, k.next, k.silent = g, asked.Add(k.ttl), asked.Add(k.ttl/3), false
 }
 
 // Stop gives the lease back, so that the next holder need not wait. It is for
