@@ -266,6 +266,27 @@ func (f forgetful) Look(ctx context.Context, m []outbox.Message) (map[int64]bool
 	return nil, waiting, err
 }
 
+// A reader whose brokers have gone says so at each step, and not only where a fetch
+// happens to tell: whoever looks at its log would take it for well every second.
+func TestReaderWithoutBrokers(t *testing.T) {
+	c, address := fake(t)
+	w := newWorld(t, address)
+	r := w.reader("g", ReaderOptions{}, outbox.Named{Name: "count", Handle: w.careless()})
+	w.queue.put(t, message("k", 1))
+	until(t, "read", func() bool { return w.applied() == 1 }, w.relay.Step, r.Step)
+	c.Close()
+	var err error
+	until(t, "failing", func() bool { return err != nil }, func(ctx context.Context) (bool, error) {
+		_, err = r.Step(ctx)
+		return false, nil
+	})
+	for i := range 10 {
+		if _, err := r.Step(t.Context()); err == nil {
+			t.Fatalf("step %d after the first failure is well", i)
+		}
+	}
+}
+
 // broken is an inbox that does not keep, as when the store is away.
 type broken struct {
 	Inbox

@@ -69,6 +69,7 @@ type Reader struct {
 	o      ReaderOptions
 
 	crowded                 bool // the inbox was not seen empty since something was parked
+	failing                 bool // the brokers did not answer, and have not since
 	delivered, passed, kept atomic.Uint64
 }
 
@@ -126,6 +127,9 @@ func (r *Reader) Step(ctx context.Context) (worked bool, err error) {
 	if full, err := r.full(ctx); err != nil || full {
 		return false, err
 	}
+	if err := r.answered(ctx); err != nil {
+		return false, err
+	}
 	poll, cancel := context.WithTimeout(ctx, r.o.Wait)
 	fetches := r.client.PollRecords(poll, r.o.Batch)
 	cancel()
@@ -137,6 +141,7 @@ func (r *Reader) Step(ctx context.Context) (worked bool, err error) {
 		}
 	})
 	records := fetches.Records()
+	r.failing = len(errs) > 0
 	if len(records) == 0 {
 		return false, errors.Join(errs...)
 	}
@@ -157,6 +162,24 @@ func (r *Reader) Step(ctx context.Context) (worked bool, err error) {
 	}
 	return len(commit) > 0, errors.Join(errs...)
 }
+
+// answered asks the brokers while they are known to fail. A fetch tells of that now
+// and then only, and one without records does not mean that all is well again.
+func (r *Reader) answered(ctx context.Context) error {
+	if !r.failing {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, pingWithin)
+	defer cancel()
+	if err := r.client.Ping(ctx); err != nil {
+		return fmt.Errorf("reader %s: the brokers do not answer: %w", r.group, err)
+	}
+	r.failing = false
+	return nil
+}
+
+// pingWithin bounds one question whether a broker is there.
+const pingWithin = 2 * time.Second
 
 // full says that too much waits in the inbox. It asks only while it may be so.
 func (r *Reader) full(ctx context.Context) (bool, error) {
