@@ -36,9 +36,7 @@ func (f *Fleet) engines(t servers.TB) {
 	for range f.o.Shards {
 		var s Shard
 		if f.o.Replica {
-			// Transactions one after the other, each with two syncs, are slower than the
-			// primary, which has them in groups: a replica would fall behind for good.
-			s.Pair = servers.MariaDBPair(t, servers.Config("slave-parallel-threads=4"))
+			s.Pair = servers.MariaDBPair(t)
 			s.SQL = s.Pair.Primary
 		} else {
 			s.SQL = servers.MariaDB(t)

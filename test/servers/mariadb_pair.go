@@ -21,10 +21,13 @@ const (
 
 // semiSync: a commit is answered after the replica has it in its relay log.
 // After a second without the replica, the primary goes on alone until it is
-// back; a test that wants it to wait for ever raises the timeout.
+// back; a test that wants it to wait for ever raises the timeout. The replica
+// applies side by side: one after the other, each with two syncs, is slower than
+// the primary, which syncs them in groups, and it would fall behind for good.
 var semiSync = []Option{
 	Config("rpl-semi-sync-master-wait-point=AFTER_SYNC"),
 	Config("rpl-semi-sync-master-timeout=1000"),
+	Config("slave-parallel-threads=4"),
 }
 
 // DatabasePair is a primary and a replica with global transaction ids, in

@@ -174,6 +174,10 @@ func (e *examination) replica(ctx context.Context, m *members, i int, primary, i
 		e.add(host+" answers", false, err.Error(), "look at its log")
 		return
 	}
+	name, threads := s.of("slave_parallel_threads", "replica_parallel_workers", "slave_parallel_workers")
+	n, _ := strconv.Atoi(threads)
+	e.add(host+" "+name, n > 1, threads, fmt.Sprintf(
+		"STOP SLAVE, SET GLOBAL %s=4, START SLAVE there, and the same in its option file: alone it falls behind a primary that syncs in groups, and promoting it takes as long", name))
 	_, on := s.of("rpl_semi_sync_slave_enabled", "rpl_semi_sync_replica_enabled")
 	e.add(host+" semi-sync", on == "ON", fmt.Sprintf("enabled %q", on),
 		"SET GLOBAL rpl_semi_sync_slave_enabled=1 there, then STOP SLAVE and START SLAVE; MySQL 8 says replica")

@@ -520,6 +520,8 @@ func TestExamine(t *testing.T) {
 	f(p.Replica, "SET GLOBAL read_only=0", "SET GLOBAL read_only=1", "read_only")
 	f(p.Replica, "STOP SLAVE;SET GLOBAL rpl_semi_sync_slave_enabled=0;START SLAVE",
 		"STOP SLAVE;SET GLOBAL rpl_semi_sync_slave_enabled=1;START SLAVE", "semi-sync")
+	f(p.Replica, "STOP SLAVE;SET GLOBAL slave_parallel_threads=0;START SLAVE", "STOP SLAVE;SET GLOBAL slave_parallel_threads=4;START SLAVE",
+		"slave_parallel_threads")
 	await(t, "nothing to find again", func() bool { return len(faults(address)) == 0 })
 	must(t, p.Replica.Exec(ctx, "STOP SLAVE SQL_THREAD"))
 	must(t, p.Primary.Exec(ctx, "CREATE DATABASE sluice_news"))
