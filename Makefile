@@ -16,8 +16,8 @@ FUZZTIME ?= 10s
 
 # Where goroutines meet. SQLite bulk work under the race detector takes minutes
 # and has found nothing, so the other packages run without it.
-RACY := stock/... sale order/... gate gate/waiting gate/entrance gate/challenge api lib/wal lib/outbox lib/run lib/id lib/clock \
-        backend/walstock backend/sqlstore backend/redisgate bucket proof lib/lease lib/cluster
+RACY := stock/... sale order/... gate gate/waiting gate/entrance gate/challenge api lib/wal lib/limit lib/outbox lib/run lib/id lib/clock \
+        backend/walstock backend/sqlstore backend/redisgate backend/kafkabus backend/etcdlease bucket proof lib/lease lib/cluster
 
 .PHONY: mutants kill help run build test servers check lint fmt tidy race fuzz sim bench naive ci fleet fleet-test
 

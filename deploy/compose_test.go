@@ -129,6 +129,11 @@ func TestServices(t *testing.T) {
 		if !once && len(list(table(s.fields["healthcheck"])["test"])) < 2 {
 			bad("no healthcheck")
 		}
+		// MariaDB's script takes these as what a test after them is to look at, and
+		// fails where none follows.
+		if test := list(table(s.fields["healthcheck"])["test"]); len(test) > 1 && strings.HasPrefix(test[len(test)-1], "--replication_") {
+			bad("the healthcheck %v looks at nothing", test)
+		}
 		if s.fields["mem_limit"] == nil || s.fields["cpus"] == nil || !once && s.fields["logging"] == nil {
 			bad("memory, processors or logs are not bounded")
 		}

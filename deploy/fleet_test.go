@@ -332,14 +332,14 @@ func (s *stage) sluices() (secrets string) {
 		s.run(p.name, c)
 		s.eventually(p.name+" is ready", func() string { return s.get("http://" + c.Ops + "/readyz") })
 		if p == order[len(order)-1] {
-			s.examine(c)
+			s.eventually("nothing for the doctor to find", func() string { return s.examine(c) })
 		}
 	}
 	return secrets
 }
 
 // examine lets the doctor look at the servers; the machine is another one's.
-func (s *stage) examine(c app.Config) {
+func (s *stage) examine(c app.Config) (faults string) {
 	s.t.Helper()
 	looked := 0
 	for _, found := range app.Examine(c) {
@@ -348,12 +348,13 @@ func (s *stage) examine(c app.Config) {
 			continue
 		}
 		if looked++; !found.OK {
-			s.t.Errorf("%s: %s; %s", found.Check, found.Seen, found.Remedy)
+			faults += fmt.Sprintf("%s: %s; %s\n", found.Check, found.Seen, found.Remedy)
 		}
 	}
 	if looked < 10 {
-		s.t.Errorf("the doctor looked at %d servers only", looked)
+		s.t.Fatalf("the doctor looked at %d servers only", looked)
 	}
+	return faults
 }
 
 // run has a process of ours run until the test ends.
@@ -426,7 +427,14 @@ func TestFleet(t *testing.T) {
 		return ""
 	})
 	order := shop + "/v1/orders/" + receipt["order"].(string)
-	page := s.ask(201, "POST", order+"/payments", ann, "")["pay_url"].(string)
+	var page string
+	s.eventually("a page to pay on", func() string {
+		status, v := s.call("POST", order+"/payments", ann, "")
+		if page, _ = v["pay_url"].(string); status != 201 || page == "" {
+			return fmt.Sprint(status, v)
+		}
+		return ""
+	})
 	resp, err := http.PostForm(page, url.Values{"action": {"pay"}})
 	if err != nil {
 		t.Fatal(err)
@@ -434,13 +442,14 @@ func TestFleet(t *testing.T) {
 	_ = resp.Body.Close()
 	// The provider's news come in at the front, and the event of them goes by Kafka.
 	s.eventually("paid", func() string {
-		if v := s.ask(200, "GET", order, ann, ""); v["state"] != "paid" {
-			return fmt.Sprint(v)
+		if status, v := s.call("GET", order, ann, ""); v["state"] != "paid" {
+			return fmt.Sprint(status, v)
 		}
 		return ""
 	})
 	s.eventually("confirmed", func() string {
-		text, err := json.Marshal(s.ask(200, "GET", ops+"/v1/activities/cup", operator, ""))
+		_, v := s.call("GET", ops+"/v1/activities/cup", operator, "")
+		text, err := json.Marshal(v)
 		if err != nil || !strings.Contains(string(text), `"confirmed":1`) {
 			return string(text)
 		}

@@ -49,8 +49,8 @@ func (d *doors) openEtcd(ctx context.Context, c Config, log *slog.Logger) (err e
 
 // before says that this process has known a fleet there in an earlier life.
 func (w *crew) before() bool {
-	list, _ := w.known.Members()
-	return len(list) > 0
+	_, asOf := w.known.Members() // the last one there has taken itself off the list
+	return !asOf.IsZero()
 }
 
 // step follows the list.

@@ -124,8 +124,10 @@ func TestBells(t *testing.T) {
 	}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for here.etcd.Ping(t.Context()) != nil {
-		<-tick.C
+	for deadline := time.Now().Add(30 * time.Second); here.etcd.Ping(t.Context()) != nil; <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("etcd does not answer again")
+		}
 	}
 	save("with etcd back")
 }

@@ -95,6 +95,17 @@ func TestLeasesInEtcd(t *testing.T) {
 		t.Fatal(err)
 	}
 	held("dan", dan)
+
+	// Nor does one need company to be remembered: the last to stop in good order
+	// has taken itself off the list.
+	s.inTime("listed again", func() bool { return len(members()) == 1 })
+	s.stop()
+	etcd.Kill()
+	s = start(t, c)
+	buy("eve")
+	if err := etcd.Restart(); err != nil {
+		t.Fatal(err)
+	}
 	held("eve", buy("eve"))
 	s.inTime("listed again", func() bool { list := members(); return len(list) == 1 && list[0].Ailing == "" })
 

@@ -88,12 +88,26 @@ func (d *doors) openLeaseDoor(ctx context.Context, log *slog.Logger) error {
 	return err
 }
 
-// placing goes on saying where the leases are. A process that learns only now
-// that they are elsewhere ends; one that was right before is not the one to go.
+// placing goes on saying where the leases are, and asks every second while that
+// is not known. A process that learns only now that they are elsewhere ends, but
+// leaves the others the time to notice that their etcd was emptied: the place
+// that they named is then not theirs any more. One that was right before is not
+// the one to go.
 func (d *doors) placing(g *run.Group, log *slog.Logger) run.Task {
-	return steady(log, run.Task{Name: "place of leases", Idle: placedEvery, Step: func(ctx context.Context) (bool, error) {
+	var said, mixed time.Time
+	return steady(log, run.Task{Name: "place of leases", Idle: time.Second, Step: func(ctx context.Context) (bool, error) {
+		now := time.Now()
+		if d.placed.is != "" && now.Sub(said) < placedEvery {
+			return false, nil
+		}
 		worked, err := d.placed.Step(ctx)
-		if d.placed.is == "" && errors.Is(err, errMixed) {
+		switch {
+		case err == nil:
+			said, mixed = now, time.Time{}
+		case d.placed.is != "" || !errors.Is(err, errMixed):
+		case mixed.IsZero():
+			mixed = now
+		case now.Sub(mixed) > 2*placedEvery:
 			g.Fail(err)
 		}
 		return worked, err

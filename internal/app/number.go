@@ -56,11 +56,17 @@ func (d *doors) openIDs(ctx context.Context, unasked bool, log *slog.Logger) (er
 		}
 		// Marked: of an order that Redis lost nothing is left but its id.
 		d.ids = id.NewMarkingSource(d.number.n, d.clock.Now)
+		if unasked {
+			if used, err := id.NewSpans(d.ids, d.store, numberTTL).Used(ctx, d.store.NextNumber); err != nil {
+				return err
+			} else if used {
+				continue
+			}
+		}
 		if err := d.number.mint(ctx, d.ids, d.store); err != nil {
 			return err
 		}
-		// A span that begins ahead of the clock is behind that of another process,
-		// who has at least two thirds of one before it.
+		// Two may have looked at the same moment: then this span begins behind the other's.
 		if n := d.ids.For(d.holder); !unasked || id.Time(n).Sub(d.clock.Now()) < numberTTL/3 {
 			log.Info("worker number taken", "number", d.number.n, "without_lease", unasked)
 			return nil
@@ -69,8 +75,8 @@ func (d *doors) openIDs(ctx context.Context, unasked bool, log *slog.Logger) (er
 	return fmt.Errorf("%d numbers were tried, and all are in use; bring the leases back", unaskedTries)
 }
 
-// guessNumber is one without a lease. Whoever has it already makes other ids: it
-// is only slow for two to share one. The first answer of the leases decides.
+// guessNumber is one without a lease. If somebody has it, both make other ids. The
+// first answer of the leases decides.
 func guessNumber(leases lease.Leases, holder string) *number {
 	n := rand.IntN(id.Workers)
 	k := &number{n: n, kept: lease.NewKeeper(leases, "id/"+strconv.Itoa(n), holder, numberTTL, time.Now)}
@@ -149,7 +155,8 @@ func (k *number) stands() error {
 
 // Admit implements sale.Gate: without its number a process makes no order id.
 // One that was stopped and wakes up after its lease has nothing until it has
-// asked, and without the store ids end with their span.
+// asked, unless it was asking when it was stopped; without the store ids end with
+// their span, whoever has the number.
 func (k *number) Admit(context.Context, sale.PurchaseRequest) ([]string, error) {
 	if err := k.stands(); err != nil {
 		return nil, fmt.Errorf("%w: worker number %d: %w", stock.ErrNotReady, k.n, err)

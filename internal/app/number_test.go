@@ -140,6 +140,46 @@ func (away) Acquire(context.Context, string, string, time.Duration) (lease.Grant
 	return lease.Grant{}, etcdlease.ErrAway
 }
 
+// Looking for a number without leases leaves the processes alone that have one: what
+// is cut from the row of a living one tears its span, and its ids leap ahead.
+func TestNumberOfAnother(t *testing.T) {
+	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "shop.db"), sqlstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	now := time.Date(2026, 11, 11, 20, 0, 0, 0, time.UTC)
+	clock := func() time.Time { return now }
+	living := id.NewMarkingSource(7, clock)
+	spans := id.NewSpans(living, store, numberTTL)
+	step := func(forward time.Duration) {
+		t.Helper()
+		now = now.Add(forward)
+		if _, err := spans.Step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n, err := living.Mint("ann")
+		if ahead := id.Time(n).Sub(now); err != nil || ahead > time.Second {
+			t.Errorf("%s: an id %s ahead: %v", now.Format(time.TimeOnly), ahead, err)
+		}
+	}
+	f := func(want bool) {
+		t.Helper()
+		used, err := id.NewSpans(id.NewMarkingSource(7, clock), store, numberTTL).Used(t.Context(), store.NextNumber)
+		if err != nil || used != want {
+			t.Errorf("%s: used %t, %v", now.Format(time.TimeOnly), used, err)
+		}
+	}
+	f(false)
+	step(0)
+	for range 20 {
+		f(true)
+		step(numberTTL / 5)
+	}
+	now = now.Add(numberTTL) // it has died
+	f(false)
+}
+
 // A process can begin while the leases do not answer, with a number that nobody
 // uses; without being told to it does not.
 func TestNumberGuessed(t *testing.T) {

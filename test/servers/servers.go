@@ -2,7 +2,8 @@
 // against as child processes: on a free port of 127.0.0.1, in a directory of
 // their own, waiting until they answer, and ended with the test. There are
 // Redis (alone, with a replica, with a sentinel, as a cluster), MariaDB (alone,
-// and with a semi-synchronous replica), etcd (one member, three) and nginx.
+// and with a semi-synchronous replica), Kafka (one broker, three), etcd (one
+// member, three) and nginx.
 //
 // Each can be stopped, killed, paused, and started again at its address on what
 // it left, on nothing, or on an older image of its files.
@@ -44,7 +45,7 @@ type TB interface {
 }
 
 const (
-	startWithin = 20 * time.Second // until it answers
+	startWithin = time.Minute      // until it answers; three JVMs beside a storm take half of it
 	stopWithin  = 10 * time.Second // after SIGTERM, before SIGKILL
 	askEvery    = time.Second      // to stop
 	pollEvery   = 10 * time.Millisecond

@@ -9,6 +9,19 @@ import (
 	"sluice/internal/stock"
 )
 
+// NextNumber is from where the next segment of a row would be cut; 0 of a row
+// that nobody has asked for. It changes nothing.
+func (s *Store) NextNumber(ctx context.Context, row string) (next int64, err error) {
+	err = s.reading(ctx, "next number", func(c *conn) error {
+		have, known, err := c.one("SELECT next_number FROM segments WHERE name = ?", row)
+		if err == nil && known {
+			next = integer(have[0])
+		}
+		return err
+	})
+	return next, err
+}
+
 // CutSegment gives the next size (1..id.MaxSegment) numbers of a row
 // (1..id.MaxRow bytes) to whoever asks, from atLeast on if that is ahead: a row
 // begins at max(atLeast, 1) when it is first asked for. It is durable when it

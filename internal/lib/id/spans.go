@@ -30,6 +30,15 @@ func NewSpans(source *Source, from segments, lasts time.Duration) *Spans {
 	return s
 }
 
+// Used says whether another process mints in the row of this source's worker
+// number: a living one is at least two thirds of a span ahead. next is from where
+// the row would be cut, 0 for a row that is new. Cutting is no way to find out: the
+// span of who has it would be torn, and its ids leap ahead of the clock.
+func (s *Spans) Used(ctx context.Context, next func(ctx context.Context, row string) (int64, error)) (bool, error) {
+	n, err := next(ctx, s.row)
+	return uint64(max(n, 0)) >= millis(s.source.now())+s.lasts/3, err
+}
+
 // Step lengthens the span when a third of it is over, by as much as is over: so
 // the row is never further ahead of the clock than a span lasts. Whoever has the
 // worker number next begins behind that. worked is always false.

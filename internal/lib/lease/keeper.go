@@ -46,7 +46,8 @@ func (k *Keeper) Held() (Grant, error) {
 // Unrefuted answers the grant if nobody has denied it: as Held does, and past its
 // end while the leases do not answer, provided that they were asked before it. Who
 // can reach them may get the lease meanwhile, so it is for work that is harmless
-// beside a successor's. A process that stood still past the end has nothing.
+// beside a successor's. A process that stood still past the end has nothing, unless
+// it was asking when it was stopped: it goes on until the leases answer.
 func (k *Keeper) Unrefuted() (Grant, error) {
 	if g, err := k.Held(); err == nil {
 		return g, nil

@@ -91,7 +91,7 @@ func describe(f *fleet.Fleet) string {
 		row(shard.Pair.Replica.Server, fmt.Sprintf("mariadbd %d replica", i), "acknowledges each commit of the primary, and is read from")
 	}
 	for i, m := range f.Etcd.Members {
-		row(m, fmt.Sprintf("etcd %d", i), "leases; one of three may be away, and all of them for half a minute")
+		row(m, fmt.Sprintf("etcd %d", i), "leases; one of three may be away, and all of them, until a worker dies as well")
 	}
 	for i, b := range f.Kafka.Brokers {
 		row(b, fmt.Sprintf("kafka %d", i), "events; one of three may be away, and all of them for as long as the store has room")

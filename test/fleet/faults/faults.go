@@ -160,7 +160,7 @@ func rolling(ctx context.Context, s *scene, a *act) error {
 func sqlKilled(ctx context.Context, s *scene, a *act) error {
 	d := s.primary()
 	err := s.fire(a, func() error { d.Kill(); return nil })
-	return errors.Join(err, s.sleep(ctx, 2*time.Second), d.Restart())
+	return errors.Join(err, s.sleep(ctx, 2*time.Second), asPrimary(d))
 }
 
 // sqlPromoted: the replica has every commit that was answered. The processes

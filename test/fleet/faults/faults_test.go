@@ -63,6 +63,9 @@ func TestStorms(t *testing.T) {
 	f(settings{big: true}, full, 1, 4)
 	f(settings{faults: regexp.MustCompile("^network")}, single, 4, 4)
 	f(settings{faults: regexp.MustCompile("^network")}, cluster, 0, 0)
+	if n := (settings{kinds: every, faults: regexp.MustCompile("^network")}).chosen(); n != 4 {
+		t.Errorf("%d storms are chosen of all kinds, want 4", n)
+	}
 }
 
 // A fault that did nothing is told of.

@@ -81,7 +81,7 @@ func command(ctx context.Context) error {
 			return fmt.Errorf("no planted bug %q", *bug)
 		}
 	}
-	if flag.NArg() > 0 || len(s.storms(s.kinds[0]))+len(s.storms(s.kinds[len(s.kinds)-1])) == 0 || s.bug != nil && s.binary != "" {
+	if flag.NArg() > 0 || s.chosen() == 0 || s.bug != nil && s.binary != "" {
 		return errors.New("no fault is chosen, or there are arguments, or a bug is to be planted into a program that is built already")
 	}
 	fmt.Fprintf(s.progress, "seed %d\n", s.seed)
@@ -92,6 +92,14 @@ func command(ctx context.Context) error {
 		return errors.Join(err, failed)
 	}
 	return errors.Join(t.write(os.Stdout), err)
+}
+
+// chosen is how many storms there will be.
+func (s settings) chosen() (n int) {
+	for _, k := range s.kinds {
+		n += len(s.storms(k))
+	}
+	return n
 }
 
 func planted(name string) *plant {

@@ -283,7 +283,7 @@ func (r *regulars) as(ctx context.Context, user, method, url, body string) (stat
 	return r.call(ctx, url, method, token, body)
 }
 
-var patient = http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
+var shopperCalls = http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
 
 func (r *regulars) call(ctx context.Context, url, method, token, body string) (status int, text string) {
 	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
@@ -295,7 +295,7 @@ func (r *regulars) call(ctx context.Context, url, method, token, body string) (s
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	answer, err := patient.Do(request)
+	answer, err := shopperCalls.Do(request)
 	if err != nil {
 		return 0, err.Error()
 	}

@@ -23,8 +23,7 @@ func etcdMemberKilled(ctx context.Context, s *scene, a *act) error {
 	return errors.Join(elected, s.sleep(ctx, 3*time.Second), leader.Restart(), s.Etcd.Await())
 }
 
-// etcdAway: for longer than leases of buckets and tasks last, and shorter than
-// those of worker numbers, until whose end purchases go on.
+// etcdAway: for longer than leases of buckets and tasks last.
 func etcdAway(ctx context.Context, s *scene, a *act) error {
 	err := s.fire(a, func() error {
 		for _, m := range s.Etcd.Members {
@@ -50,7 +49,7 @@ func shardKilled(ctx context.Context, s *scene, a *act) error {
 	err := s.fire(a, func() error { d.Kill(); return nil })
 	err = errors.Join(err, s.regulars.goOn(ctx, everything, 4, 5*time.Second))
 	a.mark("orders of the other shard were read and cancelled within %s", time.Since(a.begun).Round(10*time.Millisecond))
-	return errors.Join(err, s.sleep(ctx, 3*time.Second), d.Restart())
+	return errors.Join(err, s.sleep(ctx, 3*time.Second), asPrimary(d))
 }
 
 // stocked waits until the regulars have orders in a shard to ask about.

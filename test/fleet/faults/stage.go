@@ -75,14 +75,28 @@ func open(k kind, n size, binary, dir string) (s *stage, err error) {
 		if shard.Pair == nil {
 			continue
 		}
-		// A commit that is not acknowledged waits for as long as it takes: a replica that is
-		// promoted then has all that anybody was told. By default the primary goes
-		// on alone after a second, which on a busy machine is no time.
-		if err := shard.SQL.Exec(context.Background(), "SET GLOBAL rpl_semi_sync_master_timeout=600000"); err != nil {
+		if err := patient(shard.SQL); err != nil {
 			return nil, err
 		}
 	}
 	return s, nil
+}
+
+// patient: a commit that is not acknowledged waits for as long as it takes: a
+// replica that is promoted then has all that anybody was told. By default the
+// primary goes on alone after a second, which on a busy machine is no time. It is
+// forgotten with the server's end, and must be: one that was promoted has no
+// replica for a while.
+func patient(d *servers.Database) error {
+	return d.Exec(context.Background(), "SET GLOBAL rpl_semi_sync_master_timeout=600000")
+}
+
+// asPrimary starts a database that is a primary still.
+func asPrimary(d *servers.Database) error {
+	if err := d.Restart(); err != nil {
+		return err
+	}
+	return patient(d)
 }
 
 // caught turns a failure of a scope into an error.
