@@ -27,16 +27,21 @@ type bus struct {
 	log     *slog.Logger
 	inbox   *sqlstore.Inbox
 	sending sqlstore.Sending
-	atBoot  *kafkabus.Bus // opened, and not yet used
+	relay   *outbox.Relay     // of what waits in the inbox
+	tracker *kafkabus.Tracker // of what was sent
+	atBoot  *kafkabus.Bus     // opened, and not yet used
 	on      atomic.Pointer[carrier]
 	trimmed time.Time // of the task that trims alone
+
+	stuck  atomic.Uint64
+	saidAt atomic.Int64 // Unix ms; when the log last said so
 }
 
-// carrier is what an open bus consists of.
+// carrier is what there is of the bus once its brokers have answered. What needs
+// only the store does not wait for it.
 type carrier struct {
-	bus     *kafkabus.Bus
-	reader  *kafkabus.Reader
-	tracker *kafkabus.Tracker
+	bus    *kafkabus.Bus
+	reader *kafkabus.Reader
 }
 
 const (
@@ -51,6 +56,9 @@ const (
 	// ledger answers the outcome that stands, a notification has the message's id.
 	consumedKept = 28 * 24 * time.Hour
 	trimEvery    = time.Minute
+	// saidEvery is how often the log says that messages cannot be sent: the metric
+	// has the others.
+	saidEvery = time.Minute
 )
 
 // openBus is for every process; a worker also looks whether the brokers are
@@ -72,7 +80,24 @@ func openBus(ctx context.Context, c Config, store *sqlstore.Sharded, log *slog.L
 }
 
 func (b *bus) open(ctx context.Context) (*kafkabus.Bus, error) {
-	return kafkabus.Open(ctx, b.address, kafkabus.Options{Log: b.log, Session: busSession})
+	return kafkabus.Open(ctx, b.address, kafkabus.Options{Log: b.log, Session: busSession, Stuck: b.cannotSend})
+}
+
+// cannotSend is told of each message that was tried in vain for long.
+func (b *bus) cannotSend(m outbox.Message, err error) {
+	b.stuck.Add(1)
+	now, said := time.Now().UnixMilli(), b.saidAt.Load()
+	if now-said >= saidEvery.Milliseconds() && b.saidAt.CompareAndSwap(said, now) {
+		b.log.Error("message cannot be sent", "message", m.ID, "key", m.Key, "topic", m.Topic, "attempts", m.Attempts+1, "reason", err)
+	}
+}
+
+// reached is the bus, nil until its brokers have answered.
+func (b *bus) reached() *kafkabus.Bus {
+	if c := b.on.Load(); c != nil {
+		return c.bus
+	}
+	return nil
 }
 
 // connect gets the bus going, once its brokers answer.
@@ -86,13 +111,11 @@ func (b *bus) connect(ctx context.Context, e *engine) (err error) {
 			return err
 		}
 	}
-	c.reader, err = c.bus.NewReader(busReader, b.inbox, e.handlers, e.clock.Now, rand.Float64,
-		kafkabus.ReaderOptions{Relay: outbox.Options{Buried: e.alarms.DeadLetter}})
+	c.reader, err = c.bus.NewReader(busReader, b.inbox, b.relay, e.clock.Now, kafkabus.ReaderOptions{})
 	if err != nil {
 		c.bus.Close()
 		return err
 	}
-	c.tracker = c.bus.NewTracker(busReader, b.sending, b.inbox)
 	b.on.Store(c)
 	return nil
 }
@@ -109,11 +132,11 @@ func (b *bus) close() {
 
 // send is the relay's only handler.
 func (b *bus) send(ctx context.Context, m outbox.Message) error {
-	c := b.on.Load()
-	if c == nil {
+	to := b.reached()
+	if to == nil {
 		return fmt.Errorf("the bus: %w", outbox.ErrAway)
 	}
-	return c.bus.Send(ctx, m)
+	return to.Send(ctx, m)
 }
 
 // over is a step that needs the bus, and waits until it is there.
@@ -129,8 +152,8 @@ func (b *bus) over(step func(*carrier) func(context.Context) (bool, error)) func
 
 // track lets go of what was consumed: what was sent as soon as it is, and that it
 // was after long.
-func (b *bus) track(ctx context.Context, c *carrier, now time.Time) (worked bool, err error) {
-	worked, err = c.tracker.Step(ctx)
+func (b *bus) track(ctx context.Context, now time.Time) (worked bool, err error) {
+	worked, err = b.tracker.Step(ctx)
 	if now.Sub(b.trimmed) < trimEvery {
 		return worked, err
 	}
@@ -143,11 +166,12 @@ func (b *bus) track(ctx context.Context, c *carrier, now time.Time) (worked bool
 
 // openRelay builds what takes the messages out of the outbox.
 func (e *engine) openRelay(handlers []outbox.Named) {
-	e.handlers = handlers
 	queue, o := outbox.Queue(e.store), outbox.Options{Buried: e.alarms.DeadLetter}
-	if e.bus != nil {
-		queue, o.Workers = e.bus.sending, 256
-		handlers = []outbox.Named{{Name: "kafka", Handle: e.bus.send}}
+	if b := e.bus; b != nil {
+		b.relay = outbox.New(b.inbox, handlers, e.clock.Now, rand.Float64, e.log.With("reader", busReader), o)
+		b.tracker = kafkabus.NewTracker(b.reached, busReader, b.sending, b.inbox, e.clock.Now, e.log)
+		queue, o.Workers = b.sending, 256
+		handlers = []outbox.Named{{Name: "kafka", Handle: b.send}}
 	}
 	e.relay = outbox.New(queue, handlers, e.clock.Now, rand.Float64, e.log, o)
 }
@@ -195,24 +219,25 @@ func (f *fleet) onBusAlone() []run.Task {
 	relay.Step = f.bus.over(func(*carrier) func(context.Context) (bool, error) { return f.relay.Step })
 	return []run.Task{
 		relay,
-		{Name: "bus inbox", Idle: 50 * time.Millisecond,
-			Step: f.bus.over(func(c *carrier) func(context.Context) (bool, error) { return c.reader.Relay.Step })},
+		{Name: "bus inbox", Idle: 50 * time.Millisecond, Step: f.bus.relay.Step},
 		{Name: "bus tracking", Idle: 200 * time.Millisecond,
-			Step: f.bus.over(func(c *carrier) func(context.Context) (bool, error) {
-				return func(ctx context.Context) (bool, error) { return f.bus.track(ctx, c, f.clock.Now()) }
-			})},
+			Step: func(ctx context.Context) (bool, error) { return f.bus.track(ctx, f.clock.Now()) }},
 	}
 }
 
 // takeBack is for a fleet that had its bus on Kafka before: what was sent and is
 // not known to be consumed goes back to the outbox.
 func (f *fleet) takeBack(ctx context.Context) (worked bool, err error) {
-	sending := sqlstore.Sending{Sharded: f.store}
+	return takeBack(ctx, f.store, f.log)
+}
+
+func takeBack(ctx context.Context, store *sqlstore.Sharded, log *slog.Logger) (worked bool, err error) {
+	sending, inbox := sqlstore.Sending{Sharded: store}, store.Inbox(busReader)
 	page, err := sending.Sent(ctx, 0, trimSize)
 	if err != nil || len(page) == 0 {
 		return false, err
 	}
-	consumed, _, err := f.store.Inbox(busReader).Known(ctx, page)
+	consumed, _, err := inbox.Known(ctx, page)
 	if err != nil {
 		return false, err
 	}
@@ -224,8 +249,17 @@ func (f *fleet) takeBack(ctx context.Context) (worked bool, err error) {
 			again = append(again, id)
 		}
 	}
-	if len(again) > 0 {
-		f.log.Warn("messages were on Kafka, which this fleet has left; they are delivered from the outbox", "messages", len(again))
+	if err := sending.Arrived(ctx, arrived); err != nil {
+		return false, err
 	}
-	return true, errors.Join(sending.Arrived(ctx, arrived), sending.Again(ctx, again))
+	// First out of the inbox: what stayed in it would be delivered from there, too,
+	// or block its key, once the fleet is on Kafka again.
+	if err := inbox.Forget(ctx, again); err != nil {
+		return false, err
+	}
+	n, err := sending.Again(ctx, again)
+	if n > 0 {
+		log.Warn("messages were on Kafka, which this fleet has left; they are delivered from the outbox", "messages", n)
+	}
+	return err == nil, err
 }

@@ -46,7 +46,6 @@ type engine struct {
 	alarms       *order.Alarms
 	watchers     *order.Watchers
 	relay        *outbox.Relay
-	handlers     []outbox.Named   // what is done with events
 	outgoing     chan struct{}    // tells the relay that landing wrote messages
 	snapshots    *order.Snapshots // products as orders keep them
 	sandbox      *sandbox.Server  // nil where another process has it
@@ -252,6 +251,21 @@ func notify(s *sqlstore.Store) outbox.Handler {
 		}
 		return nil
 	}
+}
+
+// watching are the watchers of shoppers' streams: before one hears that something
+// has changed, replicas are known to be behind it.
+type watching struct {
+	*order.Watchers
+	shown *sqlstore.Shown
+}
+
+// Watch is that of order.Watchers.
+func (w watching) Watch(id stock.ID, notify func(order.Change)) (stop func(), err error) {
+	return w.Watchers.Watch(id, func(c order.Change) {
+		w.shown.Told(id)
+		notify(c)
+	})
 }
 
 // notices are the store's notifications in the API's words.

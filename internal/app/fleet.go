@@ -67,12 +67,12 @@ func (f *fleet) join(g *run.Group) {
 	g.Add("leases", nil, func(ctx context.Context) error {
 		var failed []error
 		if f.role.worker {
-			failed = append(failed, f.buckets.Close(ctx))
+			failed = append(failed, f.unlessAway(f.buckets.Close(ctx)))
 		}
 		for _, s := range f.singles {
-			failed = append(failed, s.lease.Stop(ctx))
+			failed = append(failed, f.unlessAway(s.lease.Stop(ctx)))
 		}
-		return f.unlessAway(errors.Join(failed...))
+		return errors.Join(failed...)
 	}, workerDeadline)
 	g.Task(f.log, f.placing(g, f.log), workerDeadline)
 	g.Task(f.log, steady(f.log, run.Task{Name: "worker number", Idle: time.Second, Step: func(ctx context.Context) (bool, error) {
@@ -88,7 +88,6 @@ func (f *fleet) join(g *run.Group) {
 // reservation has landed, or was settled. The order's state follows from it;
 // what does not (fulfilled, refunded without restock) ends no stream.
 func (f *fleet) changed(id stock.ID, state stock.State) {
-	f.shown.Told(id)
 	f.watchers.Publish(order.Change{Reservation: id, State: state, OrderState: orderState[state]})
 }
 
@@ -153,7 +152,6 @@ func (f *fleet) lookAt(ctx context.Context, id stock.ID, epoch uint32) error {
 	case err != nil:
 		return fmt.Errorf("reservation %s: %w", id, err)
 	case len(found) > 0:
-		f.shown.Told(id)
 		f.watchers.Landed([]order.Landed{{Order: found[0]}})
 	case id.Epoch < epoch:
 		f.changed(id, stock.Refused)

@@ -14,6 +14,7 @@ var (
 	busOldestDesc   = describe("bus_unconsumed_oldest_seconds", "Age of the oldest of them; 0 = none.")
 	busTakenDesc    = describe("bus_messages_total", "Messages that this worker took from the bus: delivered, passed over because they were consumed, or parked in the inbox.", "what")
 	busResentDesc   = describe("bus_resent_total", "Messages that the bus had lost and that were sent again.")
+	busStuckDesc    = describe("bus_stuck_total", "Messages that this worker tried to send ten times in vain, for about two minutes; they are tried on.")
 	inboxDesc       = describe("inbox_backlog", "Messages that wait in the inbox, dead ones included.")
 	inboxOldestDesc = describe("inbox_oldest_seconds", "Age of the oldest message in the inbox; 0 = none.")
 	inboxDeadDesc   = describe("inbox_dead", "Dead letters in the inbox; 1000 stands for more.")
@@ -39,6 +40,12 @@ func (b *bus) collect(m meter, now time.Time) {
 	if dead, err := b.inbox.Dead(ctx, 0, 1000); err == nil {
 		m.gauge(inboxDeadDesc, float64(len(dead)))
 	}
+	m.counter(busStuckDesc, float64(b.stuck.Load()))
+	m.counter(busResentDesc, float64(b.tracker.Resent()))
+	if s, err := b.relay.Stats(ctx); err == nil {
+		m.counter(inboxFailedDesc, float64(s.Failed))
+		m.counter(inboxBuriedDesc, float64(s.Buried))
+	}
 	c := b.on.Load()
 	if c == nil {
 		m.gauge(busUpDesc, 0)
@@ -52,10 +59,5 @@ func (b *bus) collect(m meter, now time.Time) {
 	taken := c.reader.Stats()
 	for what, n := range map[string]uint64{"delivered": taken.Delivered, "passed": taken.Passed, "parked": taken.Parked} {
 		m.counter(busTakenDesc, float64(n), what)
-	}
-	m.counter(busResentDesc, float64(c.tracker.Resent()))
-	if s, err := c.reader.Relay.Stats(ctx); err == nil {
-		m.counter(inboxFailedDesc, float64(s.Failed))
-		m.counter(inboxBuriedDesc, float64(s.Buried))
 	}
 }

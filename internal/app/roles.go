@@ -164,7 +164,7 @@ func (e *engine) gateway(c Config) (*api.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	front.Shop, front.Orders, front.Payments, front.Watchers = e.shop, e.deskFor(gate.Browsing), e.deskFor(gate.Paying), e.watchers
+	front.Shop, front.Orders, front.Payments, front.Watchers = e.shop, e.deskFor(gate.Browsing), e.deskFor(gate.Paying), watching{e.watchers, e.shown}
 	front.Notices = shedNotices{notices{e.shown}, e.shedding}
 	if e.fleet != nil {
 		front.Standing = e.deskFor(gate.Buying).Standing

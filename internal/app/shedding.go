@@ -65,8 +65,11 @@ func (e *engine) deskFor(work gate.Work) *order.Desk {
 	desk := func(rows order.Store) *order.Desk {
 		return order.NewDesk(shed{rows, e.shedding, work}, e.reads(), e.cashier, e.changed, e.clock.Now)
 	}
-	if work == gate.Browsing && e.shown.Replicated() {
+	switch {
+	case e.shown.Replicated() && work == gate.Browsing:
 		return desk(e.shown).OfCopies()
+	case e.shown.Replicated() && work == gate.Buying: // a receipt shows what the store said
+		return desk(e.shown.OfPrimary())
 	}
 	return desk(e.rows)
 }

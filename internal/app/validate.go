@@ -89,7 +89,7 @@ func (c Config) checkDoors(f *faults) {
 	case scheme(c.Store) == "mysql" && (err != nil || u.Host == "" || len(u.Path) < 2):
 		f.add("store: %q is not mysql://user:password@host:3306/database, with the password percent-encoded", redacted(c.Store))
 	case scheme(c.Store) == "mysql":
-		if _, err := sqlstore.Hosts(c.Store); err != nil {
+		if err := sqlstore.CheckAddress(c.Store); err != nil {
 			f.add("store: %w", err)
 		}
 	default:

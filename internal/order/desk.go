@@ -27,7 +27,7 @@ type Desk struct {
 	now     func() time.Time
 	copies  bool // see OfCopies
 
-	blind atomic.Int64 // Unix ms until which Standing does not ask
+	blind atomic.Int64 // Unix ms until which the store is not asked for a courtesy
 }
 
 const (
@@ -109,9 +109,20 @@ func (d *Desk) tellLedger(ctx context.Context, o Order) {
 	if stock.MillisOf(d.now())-max(o.PaidAt, o.ClosedAt) >= recentChange {
 		return
 	}
+	if !d.cashier.settler.hastens(o) {
+		return
+	}
 	if d.copies {
+		if d.now().UnixMilli() < d.blind.Load() {
+			return
+		}
+		call, cancel := context.WithTimeout(ctx, hastenWait)
+		defer cancel()
 		var err error
-		if o, err = d.cashier.store.Get(ctx, o.ID); err != nil {
+		if o, err = d.cashier.store.Get(call, o.ID); err != nil {
+			if call.Err() != nil && ctx.Err() == nil {
+				d.blind.Store(d.now().Add(hastenSleep).UnixMilli())
+			}
 			return // its event stays the guarantee, see hasten
 		}
 	}

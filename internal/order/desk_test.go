@@ -2,9 +2,11 @@ package order_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -373,15 +375,17 @@ func FuzzCallback(f *testing.F) {
 	})
 }
 
-// untrue is a store of copies in which every order was just cancelled.
+// untrue is a store of copies in which every order was just cancelled, or is in
+// another state since just now.
 type untrue struct {
 	order.Store
-	now func() time.Time
+	now   func() time.Time
+	state order.State
 }
 
 func (u untrue) Get(ctx context.Context, id stock.OrderID) (order.Order, error) {
 	o, err := u.Store.Get(ctx, id)
-	o.State, o.Reason, o.ClosedAt = order.Cancelled, order.ReasonShopper, stock.MillisOf(u.now())
+	o.State, o.Reason, o.ClosedAt = cmp.Or(u.state, order.Cancelled), order.ReasonShopper, stock.MillisOf(u.now())
 	return o, err
 }
 
@@ -392,7 +396,7 @@ func TestCopiesDecideNothing(t *testing.T) {
 		t.Helper()
 		s := newShop(t, 10, 0)
 		o := s.buy("ann", terms(1, "", false))
-		desk := prepare(order.NewDesk(untrue{s.store, s.now}, s.ledger, s.cashier, nil, s.now))
+		desk := prepare(order.NewDesk(untrue{Store: s.store, now: s.now}, s.ledger, s.cashier, nil, s.now))
 		shown, err := desk.Get(t.Context(), "ann", o.ID)
 		s.must(err)
 		if got := s.ledgerState(o); got != want || shown.State != order.Cancelled {
@@ -401,4 +405,50 @@ func TestCopiesDecideNothing(t *testing.T) {
 	}
 	f((*order.Desk).OfCopies, stock.Held)
 	f(func(d *order.Desk) *order.Desk { return d }, stock.Released)
+}
+
+// frozen is a store that answers no reads until it is thawed, and counts them.
+type frozen struct {
+	order.Store
+	ice, asked atomic.Int32
+}
+
+func (f *frozen) Get(ctx context.Context, id stock.OrderID) (order.Order, error) {
+	f.asked.Add(1)
+	if f.ice.Load() == 0 {
+		return f.Store.Get(ctx, id)
+	}
+	<-ctx.Done()
+	return order.Order{}, ctx.Err()
+}
+
+// A copy is shown while the store that decides hangs: who reads waits a second at
+// most, those after it not at all, and for what there is nothing to tell nobody asks.
+func TestCopiesWhileStoreHangs(t *testing.T) {
+	s := newShop(t, 10, 0)
+	o, other := s.buy("ann", terms(1, "", false)), s.buy("bob", terms(1, "", false))
+	store := &frozen{Store: s.store}
+	cashier := order.NewCashier(store, []payment.Provider{s.provider}, func(string) string { return "" }, s.alarms, slog.New(slog.DiscardHandler), s.now)
+	cashier.SettleEarly(s.settler)
+	copied := func(store order.Store) *order.Desk {
+		return order.NewDesk(store, s.ledger, cashier, nil, s.now).OfCopies()
+	}
+	desk := copied(untrue{Store: s.store, now: s.now})
+	f := func(desk *order.Desk, user stock.UserID, id stock.OrderID, most time.Duration, asks int32) {
+		t.Helper()
+		before, began := store.asked.Load(), time.Now()
+		_, err := desk.Get(t.Context(), user, id)
+		s.must(err)
+		if took, asked := time.Since(began), store.asked.Load()-before; took > most || asked != asks {
+			t.Errorf("took %s and asked %d times, want %s and %d", took, asked, most, asks)
+		}
+	}
+	f(copied(untrue{s.store, s.now, order.Refunded}), "bob", other.ID, time.Second/2, 0) // there is nothing to tell
+	f(desk, "ann", o.ID, time.Second/2, 1)
+	store.ice.Store(1)
+	f(desk, "ann", o.ID, 3*time.Second, 1)
+	f(desk, "ann", o.ID, time.Second/2, 0)
+	s.advance(6 * time.Second)
+	store.ice.Store(0)
+	f(desk, "ann", o.ID, time.Second/2, 1)
 }

@@ -122,7 +122,7 @@ const (
 // It costs no second write: the relay then asks for the outcome that stands,
 // and the ledger answers that without a log entry.
 func (s *Settler) hasten(ctx context.Context, o Order) {
-	if s == nil || o.State != Paid && o.State != Cancelled || s.now().UnixMilli() < s.asleep.Load() {
+	if !s.hastens(o) {
 		return
 	}
 	call, cancel := context.WithTimeout(ctx, hastenWait)
@@ -137,6 +137,12 @@ func (s *Settler) hasten(ctx context.Context, o Order) {
 		s.asleep.Store(s.now().Add(hastenSleep).UnixMilli())
 	}
 	s.alarms.log.Debug("the ledger hears of an order later", "order", o.ID, "state", o.State, "error", err)
+}
+
+// hastens says whether hasten has anything to tell of an order, to a ledger that
+// answers.
+func (s *Settler) hastens(o Order) bool {
+	return s != nil && (o.State == Paid || o.State == Cancelled) && s.now().UnixMilli() >= s.asleep.Load()
 }
 
 // violated notes a contradiction once, though hasten and any number of

@@ -47,7 +47,7 @@ var (
 type Options struct {
 	Log *slog.Logger // nil: discarded
 	// AlarmAfter failed attempts to send a message, Stuck is told of it; default
-	// 10, about four minutes after the brokers went away. Default: it is logged.
+	// 10, about two minutes after the brokers went away. Default: it is logged.
 	AlarmAfter int
 	Stuck      func(m outbox.Message, err error)
 	// Session is how long a reader may be silent until its partitions are given

@@ -146,10 +146,8 @@ func TestProducerRetries(t *testing.T) {
 		w.queue.put(t, batch(60, 7)...)
 		until(t, "sent", func() bool { n, _, _ := w.queue.Backlog(t.Context()); return n == 0 }, w.relay.Step)
 		group := "g-" + topic
-		r, err := w.bus.NewReader(group, forgetful{w.store.Inbox(group)}, []outbox.Named{{Name: "count", Handle: w.careless()}},
-			time.Now, func() float64 { return 0 }, ReaderOptions{Relay: outbox.Options{Workers: 1}, Batch: 1})
-		must(t, err)
-		t.Cleanup(r.Close)
+		in := forgetful{w.store.Inbox(group)}
+		r := w.readerOf(group, in, relayOf(in, time.Now, outbox.Options{}, outbox.Named{Name: "count", Handle: w.careless()}), ReaderOptions{Workers: 1, Batch: 1})
 		until(t, "read", func() bool { n, _ := w.bus.Backlog(t.Context(), group); return n == 0 }, r.Step)
 		distinct, repeated, disordered := w.verdict()
 		if distinct != 60 || disordered != 0 || repeated > 0 != wantRepeated || lost.Load() < 2 {
@@ -235,9 +233,7 @@ func TestDuplicates(t *testing.T) {
 		if !guarded {
 			in = forgetful{in}
 		}
-		r, err := w.bus.NewReader("g-"+topic, in, []outbox.Named{{Name: "count", Handle: handler}}, time.Now, func() float64 { return 0 }, ReaderOptions{Batch: 3})
-		must(t, err)
-		t.Cleanup(r.Close)
+		r := w.readerOf("g-"+topic, in, relayOf(in, time.Now, outbox.Options{}, outbox.Named{Name: "count", Handle: handler}), ReaderOptions{Batch: 3})
 		all := batch(30, 3)
 		for i := range all {
 			all[i].ID = int64(i + 1)
@@ -309,9 +305,7 @@ func TestPositionWaitsForTheStore(t *testing.T) {
 	_, address := fake(t)
 	w := newWorld(t, address+"?partitions=2")
 	in := &broken{Inbox: w.store.Inbox("g"), away: true}
-	r, err := w.bus.NewReader("g", in, []outbox.Named{{Name: "count", Handle: w.effect("g")}}, time.Now, func() float64 { return 0 }, ReaderOptions{})
-	must(t, err)
-	t.Cleanup(r.Close)
+	r := w.readerOf("g", in, relayOf(in, time.Now, outbox.Options{}, outbox.Named{Name: "count", Handle: w.effect("g")}), ReaderOptions{})
 	w.queue.put(t, batch(20, 4)...)
 	until(t, "sent", func() bool { n, _, _ := w.queue.Backlog(t.Context()); return n == 0 }, w.relay.Step)
 	failures := 0
@@ -333,6 +327,64 @@ func TestPositionWaitsForTheStore(t *testing.T) {
 	in.mu.Unlock()
 	until(t, "read", func() bool { n, _ := w.bus.Backlog(t.Context(), "g"); return n == 0 }, r.Step)
 	w.wantApplied(20)
+}
+
+// A position that could not be committed is committed by a later step, though no
+// record comes after it; nothing is delivered twice for it.
+func TestCommitIsMadeGood(t *testing.T) {
+	c, address := fake(t)
+	w := newWorld(t, address+"?partitions=2")
+	var refused atomic.Int32
+	c.ControlKey(int16(kmsg.OffsetCommit), func(q kmsg.Request) (kmsg.Response, error, bool) {
+		if refused.Add(1) > 3 {
+			return nil, nil, false
+		}
+		c.KeepControl()
+		r := q.ResponseKind().(*kmsg.OffsetCommitResponse)
+		for _, topic := range q.(*kmsg.OffsetCommitRequest).Topics {
+			rt := kmsg.OffsetCommitResponseTopic{Topic: topic.Topic, TopicID: topic.TopicID}
+			for _, p := range topic.Partitions {
+				rt.Partitions = append(rt.Partitions, kmsg.OffsetCommitResponseTopicPartition{Partition: p.Partition, ErrorCode: kerr.UnknownServerError.Code})
+			}
+			r.Topics = append(r.Topics, rt)
+		}
+		return r, nil, true
+	})
+	r := w.reader("g", ReaderOptions{}, outbox.Named{Name: "count", Handle: w.careless()})
+	w.queue.put(t, batch(20, 4)...)
+	until(t, "sent", func() bool { n, _, _ := w.queue.Backlog(t.Context()); return n == 0 }, w.relay.Step)
+	until(t, "committed", func() bool { n, err := w.bus.Backlog(t.Context(), "g"); return n == 0 && err == nil }, r.Step)
+	if refused.Load() < 4 {
+		t.Errorf("%d commits, of which none was refused", refused.Load())
+	}
+	w.wantApplied(20)
+}
+
+// Brokers that will not let somebody read say so.
+func TestExportRefused(t *testing.T) {
+	c, address := fake(t)
+	w := newWorld(t, address+"?partitions=1")
+	w.queue.put(t, message("k", 1))
+	until(t, "sent", func() bool { n, _, _ := w.queue.Backlog(t.Context()); return n == 0 }, w.relay.Step)
+	c.ControlKey(int16(kmsg.Fetch), func(q kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		r := q.ResponseKind().(*kmsg.FetchResponse)
+		for _, topic := range q.(*kmsg.FetchRequest).Topics {
+			rt := kmsg.FetchResponseTopic{Topic: topic.Topic, TopicID: topic.TopicID}
+			for _, p := range topic.Partitions {
+				rp := kmsg.NewFetchResponseTopicPartition()
+				rp.Partition, rp.ErrorCode = p.Partition, kerr.TopicAuthorizationFailed.Code
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			r.Topics = append(r.Topics, rt)
+		}
+		return r, nil, true
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := w.bus.Export(ctx, "", time.Time{}, io.Discard); !errors.Is(err, kerr.TopicAuthorizationFailed) {
+		t.Errorf("export without the right to read: %v", err)
+	}
 }
 
 // A batch that takes longer than its budget is committed as far as it got, and
@@ -384,8 +436,9 @@ func TestDelayed(t *testing.T) {
 	_, address := fake(t)
 	w := newWorld(t, address+"?partitions=1")
 	at := time.UnixMilli(1000)
-	r, err := w.bus.NewReader("g", w.store.Inbox("g"), []outbox.Named{{Name: "count", Handle: w.effect("g")}},
-		func() time.Time { return at }, func() float64 { return 0 }, ReaderOptions{})
+	now := func() time.Time { return at }
+	in := w.store.Inbox("g")
+	r, err := w.bus.NewReader("g", in, relayOf(in, now, outbox.Options{}, outbox.Named{Name: "count", Handle: w.effect("g")}), now, ReaderOptions{})
 	must(t, err)
 	t.Cleanup(r.Close)
 	due := message("k", 1)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/internal/lib/outbox"
@@ -57,6 +58,9 @@ func (b *Bus) Export(ctx context.Context, group string, since time.Time, w io.Wr
 		if err := ctx.Err(); err != nil {
 			return n, fmt.Errorf("export: %w", err)
 		}
+		if err := refused(fetches); err != nil {
+			return n, fmt.Errorf("export: %w", err)
+		}
 		for _, r := range fetches.Records() {
 			end, wanted := left[r.Partition]
 			if !wanted {
@@ -82,6 +86,18 @@ func (b *Bus) Export(ctx context.Context, group string, since time.Time, w io.Wr
 		}
 	}
 	return n, out.Flush()
+}
+
+// refused is the first thing that brokers said they will not do, however often
+// they are asked.
+func refused(fetches kgo.Fetches) error {
+	for _, f := range fetches.Errors() {
+		var said *kerr.Error
+		if errors.As(f.Err, &said) && !said.Retriable {
+			return fmt.Errorf("partition %d: %w", f.Partition, f.Err)
+		}
+	}
+	return nil
 }
 
 // maxLine bounds a line of an import: Kafka takes a megabyte.

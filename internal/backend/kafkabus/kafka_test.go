@@ -158,11 +158,8 @@ func stalled(t *testing.T, address string, guarded bool) {
 	stuck, goOn := make(chan struct{}), make(chan struct{})
 	once := sync.OnceFunc(func() { close(stuck) })
 	newReader := func(handle outbox.Handler) *Reader {
-		r, err := w.bus.NewReader(group, in, []outbox.Named{{Name: "count", Handle: handle}}, time.Now, func() float64 { return 0 },
-			ReaderOptions{Relay: outbox.Options{Timeout: time.Minute, Workers: 1}})
-		must(t, err)
-		t.Cleanup(r.Close)
-		return r
+		relay := relayOf(in, time.Now, outbox.Options{Timeout: time.Minute}, outbox.Named{Name: "count", Handle: handle})
+		return w.readerOf(group, in, relay, ReaderOptions{Workers: 1})
 	}
 	slow := newReader(func(ctx context.Context, m outbox.Message) error {
 		if m.ID == 1 {

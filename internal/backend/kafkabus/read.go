@@ -39,11 +39,11 @@ type look interface {
 type ReaderOptions struct {
 	Batch  int           // records per step, 1..1,000; default 500
 	Wait   time.Duration // of a step for records; default 100 ms
-	Budget time.Duration // within it a step begins to deliver; default 20 s. With Relay.Timeout it stays below Options.Stall, or others take over
+	Budget time.Duration // within it a step begins to deliver; default 20 s. With the relay's Timeout it stays below Options.Stall, or others take over
 	// MaxWaiting is how many messages may wait in the inbox until nothing more
 	// is taken from the bus; default 10,000. The backlog is Kafka's to keep.
 	MaxWaiting int
-	Relay      outbox.Options // of what waits; Workers and Timeout count for first deliveries, too
+	Workers    int // keys delivered side by side; default 32
 }
 
 func (o ReaderOptions) orDefaults() ReaderOptions {
@@ -51,7 +51,7 @@ func (o ReaderOptions) orDefaults() ReaderOptions {
 	o.Wait = cmp.Or(max(0, o.Wait), 100*time.Millisecond)
 	o.Budget = cmp.Or(max(0, o.Budget), 20*time.Second)
 	o.MaxWaiting = cmp.Or(max(0, o.MaxWaiting), 10_000)
-	o.Relay.Workers = cmp.Or(max(0, o.Relay.Workers), 32)
+	o.Workers = cmp.Or(max(0, o.Workers), 32)
 	return o
 }
 
@@ -74,15 +74,14 @@ type Reader struct {
 }
 
 // NewReader joins a group, which begins with the oldest message that the bus
-// still has. handlers are as for an outbox.Relay: a message is consumed when
-// all that want its topic have returned nil. One that works on SQL should do so
-// in the transaction that notes the message as consumed; of the others, the
-// last before a crash may see a message again. The caller runs Step from one
-// goroutine, and closes.
-func (b *Bus) NewReader(group string, in Inbox, handlers []outbox.Named, now func() time.Time, jitter func() float64, o ReaderOptions) (*Reader, error) {
-	o = o.orDefaults()
-	log := b.o.Log.With("reader", group)
-	r := &Reader{Relay: outbox.New(in, handlers, now, jitter, log, o.Relay), group: group, inbox: in, now: now, log: log, o: o, crowded: true}
+// still has. relay takes out of the inbox what waits there, brokers or not; its
+// handlers are tried first here: a message is consumed when all that want its
+// topic have returned nil, and noted so right after that. The last before a crash,
+// or of a reader that stalled, are handled again: handlers are idempotent, by
+// themselves or by Inbox.Apply of a store. The caller runs Step from one goroutine,
+// and closes.
+func (b *Bus) NewReader(group string, in Inbox, relay *outbox.Relay, now func() time.Time, o ReaderOptions) (*Reader, error) {
+	r := &Reader{Relay: relay, group: group, inbox: in, now: now, log: b.o.Log.With("reader", group), o: o.orDefaults(), crowded: true}
 	var err error
 	r.client, err = b.client(
 		kgo.ConsumeTopics(b.place.topic),
@@ -155,6 +154,9 @@ func (r *Reader) Step(ctx context.Context) (worked bool, err error) {
 		// Also when stopping: otherwise all this is read again.
 		if err := r.commit(context.WithoutCancel(ctx), commit); err != nil {
 			errs = append(errs, fmt.Errorf("reader %s: commit position: %w", r.group, err))
+			// All is read again, passed over because it is noted, and committed then:
+			// there may be no later record to make it good by.
+			commit, rewind = positions(records, make([]bool, len(records)))
 		}
 	}
 	if len(rewind) > 0 {
@@ -229,7 +231,7 @@ func (r *Reader) settle(ctx context.Context, records []*kgo.Record) (settled []b
 	}
 	settled = make([]bool, len(records))
 	until := time.Now().Add(r.o.Budget)
-	slots := make(chan struct{}, r.o.Relay.Workers)
+	slots := make(chan struct{}, r.o.Workers)
 	var wg sync.WaitGroup
 	for _, l := range lanes {
 		slots <- struct{}{}

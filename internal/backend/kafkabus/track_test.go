@@ -25,6 +25,11 @@ func newTracked(t *testing.T, address string) *tracked {
 	return &tracked{w, out, outbox.New(out, []outbox.Named{{Name: "bus", Handle: w.bus.Send}}, time.Now, func() float64 { return 0 }, quiet, outbox.Options{})}
 }
 
+// tracker of group g.
+func (w *tracked) tracker() *Tracker {
+	return NewTracker(func() *Bus { return w.bus }, "g", w.out, w.store.Inbox("g"), time.Now, quiet)
+}
+
 // send puts n messages of as many keys into the outbox, and on the bus.
 func (w *tracked) send(n int) {
 	w.t.Helper()
@@ -63,14 +68,16 @@ func (w *tracked) steps(tr *Tracker) {
 func TestTracker(t *testing.T) {
 	_, address := fake(t)
 	w := newTracked(t, address+"?partitions=3")
-	tr := w.bus.NewTracker("g", w.out, w.store.Inbox("g"))
+	tr := w.tracker()
 	broken := true
-	r := w.reader("g", ReaderOptions{Relay: outbox.Options{MaxAttempts: 1}}, outbox.Named{Name: "count", Handle: func(ctx context.Context, m outbox.Message) error {
+	in := w.store.Inbox("g")
+	relay := relayOf(in, time.Now, outbox.Options{MaxAttempts: 1}, outbox.Named{Name: "count", Handle: func(ctx context.Context, m outbox.Message) error {
 		if m.Key == "key-4" && broken {
 			return errors.New("broken")
 		}
 		return w.effect("g")(ctx, m)
 	}})
+	r := w.readerOf("g", in, relay, ReaderOptions{})
 	w.send(10)
 	w.steps(tr)
 	w.wantTravelling(10)
@@ -93,7 +100,7 @@ func TestTracker(t *testing.T) {
 func TestTrackerOfLost(t *testing.T) {
 	_, address := fake(t)
 	w := newTracked(t, address+"?partitions=1&topic=lossy")
-	tr := w.bus.NewTracker("g", w.out, w.store.Inbox("g"))
+	tr := w.tracker()
 	r := w.reader("g", ReaderOptions{}, outbox.Named{Name: "count", Handle: w.effect("g")})
 	w.send(5)
 	until(t, "read", func() bool { n, _ := w.bus.Backlog(t.Context(), "g"); return n == 0 }, r.Step)
@@ -126,7 +133,6 @@ func TestTrackerOfLost(t *testing.T) {
 	must(t, err)
 	t.Cleanup(w.bus.Close)
 	w.relay = outbox.New(w.out, []outbox.Named{{Name: "bus", Handle: w.bus.Send}}, time.Now, func() float64 { return 0 }, quiet, outbox.Options{})
-	tr = w.bus.NewTracker("g", w.out, w.store.Inbox("g"))
 	until(t, "lost", func() bool { return w.wait() == 5 }, tr.Step)
 	w.sent()
 	r = w.reader("h", ReaderOptions{}, outbox.Named{Name: "count", Handle: w.effect("g")})
@@ -142,27 +148,82 @@ func (w *tracked) wait() int {
 	return n
 }
 
-// More than a page of which some are dead: what is behind them is let go too.
+// More than a page of which some are dead, and before them more than a page that
+// are stuck: what is behind them is let go too, brokers or not.
 func TestTrackerPages(t *testing.T) {
-	_, address := fake(t)
+	c, address := fake(t)
 	w := newTracked(t, address+"?partitions=1")
 	in := w.store.Inbox("g")
-	tr := w.bus.NewTracker("g", w.out, in)
 	var consumed []int64
 	var dead []outbox.Waiting
-	for id := int64(1); id <= 2500; id++ {
-		if id <= 1200 {
+	for id := int64(1201); id <= 3500; id++ {
+		if id <= 2400 {
 			dead = append(dead, outbox.Waiting{Message: outbox.Message{ID: id, Key: "k", Topic: "t"}, Next: outbox.Never})
 		} else {
 			consumed = append(consumed, id)
 		}
 	}
-	w.sql("INSERT INTO outbox_sent (id, msg_key, topic, at) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 2500) SELECT i, 'k', 't', 7 FROM n")
-	must(t, in.Keep(t.Context(), consumed, dead))
-	for worked := true; worked; {
-		var err error
-		worked, err = tr.Step(t.Context())
+	w.send(1) // which nobody reads
+	w.sql("INSERT INTO outbox_sent (id, msg_key, topic, at) WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i+1 FROM n WHERE i < 3500) SELECT i, 'k', 't', 7 FROM n")
+	must(t, in.Keep(t.Context(), consumed[:500], dead))
+	tr := w.tracker()
+	walk := func() (failed error) {
+		for range 10 {
+			if _, err := tr.Step(t.Context()); err != nil {
+				failed = err
+			}
+		}
+		return failed
+	}
+	must(t, walk())
+	w.wantTravelling(3000)
+	c.Close() // the brokers are gone, after they were there
+	must(t, in.Keep(t.Context(), consumed[500:900], nil))
+	if walk() == nil {
+		t.Error("nothing is said of brokers that do not answer")
+	}
+	w.wantTravelling(2600)
+	tr.bus = func() *Bus { return nil } // they were never there
+	must(t, in.Keep(t.Context(), consumed[900:], nil))
+	must(t, walk())
+	w.wantTravelling(2400)
+}
+
+// What one tracker suspected before another took its place, and gave it back, is
+// not lost for it: the other may have sent it again since.
+func TestTrackerOfOldSuspects(t *testing.T) {
+	_, address := fake(t)
+	w := newTracked(t, address+"?partitions=1")
+	now := time.Now()
+	first, second := w.tracker(), w.tracker()
+	first.now = func() time.Time { return now }
+	step := func(tr *Tracker) {
+		t.Helper()
+		_, err := tr.Step(t.Context())
 		must(t, err)
 	}
-	w.wantTravelling(1200)
+	w.send(5)
+	step(first) // suspects them
+	step(first)
+	step(second)
+	must(t, w.bus.Rewind(t.Context(), "g", now.Add(time.Hour))) // nobody will read them
+	step(second)
+	if second.Resent() != 5 {
+		t.Fatalf("%d sent again, want 5", second.Resent())
+	}
+	w.sent()
+	now = now.Add(suspectFor + time.Second)
+	step(first)
+	step(first) // the group is not beyond the end of now
+	if first.Resent() != 0 || w.wait() != 0 {
+		t.Errorf("%d sent again for the second time", first.Resent())
+	}
+	// Both suspect the same at once: each counts what it has moved.
+	step(second)
+	must(t, w.bus.Rewind(t.Context(), "g", now.Add(time.Hour)))
+	step(first)
+	step(second)
+	if first.Resent() != 5 || second.Resent() != 5 {
+		t.Errorf("%d and %d sent again, want 5 by the first and no more by the second", first.Resent(), second.Resent())
+	}
 }

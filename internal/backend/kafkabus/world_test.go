@@ -156,7 +156,18 @@ func (w *world) wantApplied(n int) {
 
 func (w *world) reader(group string, o ReaderOptions, handlers ...outbox.Named) *Reader {
 	w.t.Helper()
-	r, err := w.bus.NewReader(group, w.store.Inbox(group), handlers, time.Now, func() float64 { return 0 }, o)
+	in := w.store.Inbox(group)
+	return w.readerOf(group, in, relayOf(in, time.Now, outbox.Options{}, handlers...), o)
+}
+
+// relayOf is a relay without jitter.
+func relayOf(in outbox.Queue, now func() time.Time, o outbox.Options, handlers ...outbox.Named) *outbox.Relay {
+	return outbox.New(in, handlers, now, func() float64 { return 0 }, quiet, o)
+}
+
+func (w *world) readerOf(group string, in Inbox, relay *outbox.Relay, o ReaderOptions) *Reader {
+	w.t.Helper()
+	r, err := w.bus.NewReader(group, in, relay, time.Now, o)
 	must(w.t, err)
 	w.t.Cleanup(r.Close)
 	return r
@@ -206,7 +217,7 @@ func runBus(t *testing.T, address func(topic string) string) {
 		n++
 		w := newWorld(t, address(fmt.Sprint("suite-", n)))
 		in := w.store.Inbox("suite")
-		r, err := w.bus.NewReader("suite-"+fmt.Sprint(n), in, s.Handlers, s.Now, func() float64 { return 0 }, ReaderOptions{Relay: s.Options})
+		r, err := w.bus.NewReader("suite-"+fmt.Sprint(n), in, relayOf(in, s.Now, s.Options, s.Handlers...), s.Now, ReaderOptions{Workers: s.Options.Workers})
 		must(t, err)
 		t.Cleanup(r.Close)
 		return outboxtest.Bus{

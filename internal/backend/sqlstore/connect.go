@@ -44,7 +44,9 @@ const (
 	lockWait    = 5 * time.Second
 	dialWait    = 3 * time.Second
 	// answerWait bounds every exchange with the server, so that one that hangs is
-	// noticed. Longer than a semi-synchronous commit waits for its replica (10 s).
+	// noticed. A commit that no replica acknowledges takes longer (the primary waits
+	// for a minute or more, see leastSemiSync): whoever asked for it hears "unknown",
+	// and asks again until the locks of the first are gone, and it has landed.
 	answerWait = 15 * time.Second
 )
 
@@ -104,7 +106,7 @@ func sqliteDSN(path string, busyMillis string, readOnly bool) string {
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + v.Encode()
 }
 
-func mysqlPlace(address string, o Options) (*place, error) {
+func mysqlPlace(address string, o Options) (_ *place, err error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "mysql" || u.Host == "" || len(u.Path) < 2 || strings.ContainsAny(u.Host, ",") {
 		// Not what url.Parse says: it quotes, and the password may be in it.
@@ -127,6 +129,11 @@ func mysqlPlace(address string, o Options) (*place, error) {
 		return nil, err
 	}
 	p.maxLag = maxLag
+	defer func() {
+		if err != nil && p.members != nil {
+			_ = p.members.close()
+		}
+	}()
 	for _, at := range append([]string{host}, replicas...) {
 		// What else is in the query is the driver's: tls, timeouts, variables of the session.
 		cfg, err := mysql.ParseDSN("tcp(" + at + ")/" + url.PathEscape(u.Path[1:]) + "?" + q.Encode())

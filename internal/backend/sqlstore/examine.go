@@ -60,7 +60,7 @@ func (e *examination) all(ctx context.Context, p *place) {
 	defer m.close()
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	looks := m.look(ctx)
+	looks := m.look(ctx, findWait)
 	for i, l := range looks {
 		seen := fmt.Sprintf("term %d", l.term)
 		if l.err != nil {

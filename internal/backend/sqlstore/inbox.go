@@ -239,6 +239,19 @@ func (i *Inbox) Done(ctx context.Context, ids []int64) error {
 	})
 }
 
+// Forget drops messages that wait or are dead here, unconsumed: somebody else is
+// to deliver them. Ids that are not there are no error.
+func (i *Inbox) Forget(ctx context.Context, ids []int64) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	list, values := i.s.d.idList(ids)
+	return i.s.writing(ctx, "forget parked messages", func(c *conn) error {
+		_, err := c.exec("DELETE FROM parked WHERE reader = ? AND id IN "+list, append([]any{i.reader}, values...)...)
+		return err
+	})
+}
+
 // Retry implements outbox.Queue.
 func (i *Inbox) Retry(ctx context.Context, id int64, at int64, reason string) error {
 	return i.s.writing(ctx, "retry parked message", func(c *conn) error { return i.fail(c, id, at, reason) })

@@ -39,7 +39,6 @@ func (s *Store) Notifications(ctx context.Context, user stock.UserID, before int
 		return nil, fmt.Errorf("store: notifications: %w", err)
 	}
 	err = s.reading(ctx, "notifications", func(c *conn) error {
-		page = nil
 		return c.query(ctx, "SELECT id, topic, body, at, read_at FROM notifications WHERE user = ? AND id < ? ORDER BY id DESC LIMIT ?",
 			func(row []driver.Value) error {
 				page = append(page, Notification{

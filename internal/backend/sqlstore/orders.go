@@ -15,25 +15,32 @@ import (
 // Get implements order.Store. An id that no order can have is not there either.
 func (s *Store) Get(ctx context.Context, id stock.OrderID) (o order.Order, err error) {
 	err = s.reading(ctx, "get order", func(c *conn) error {
-		o, err = s.orders.read(c, id, "")
+		o, err = s.orders.read(ctx, c, id, "")
 		return err
 	})
 	return o, err
 }
 
-func (t *ordersTable) read(c *conn, id stock.OrderID, forUpdate string) (order.Order, error) {
+// read takes a context for reads alone: inside of a transaction nothing may be
+// interrupted, see exec.
+func (t *ordersTable) read(ctx context.Context, c *conn, id stock.OrderID, forUpdate string) (o order.Order, err error) {
 	n, ok := rowID(id)
 	if !ok {
 		return order.Order{}, fmt.Errorf("%w: %.32q", order.ErrNoSuchOrder, string(id))
 	}
-	row, ok, err := c.one(t.get+forUpdate, n)
+	found := false
+	err = c.query(ctx, t.get+forUpdate, func(row []driver.Value) (err error) {
+		found = true
+		o, err = scanOrder(row, nil)
+		return err
+	}, n)
+	if err == nil && !found {
+		err = fmt.Errorf("%w: %s", order.ErrNoSuchOrder, id)
+	}
 	if err != nil {
 		return order.Order{}, err
 	}
-	if !ok {
-		return order.Order{}, fmt.Errorf("%w: %s", order.ErrNoSuchOrder, id)
-	}
-	return scanOrder(row, nil)
+	return o, nil
 }
 
 // Update implements order.Store. What the ledger granted (reservation, user,
@@ -44,7 +51,7 @@ func (s *Store) Update(ctx context.Context, id stock.OrderID, change func(o *ord
 	var saved args       // by an earlier run of this
 	var seen order.Order // as this has left it, or found it
 	err := s.do(ctx, func(c *conn) error {
-		o, err := s.orders.read(c, id, c.d.forUpdate)
+		o, err := s.orders.read(context.Background(), c, id, c.d.forUpdate)
 		if err != nil {
 			return err
 		}

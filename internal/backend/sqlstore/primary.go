@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 )
 
 // This file is about which server of a database is written to, where its
@@ -27,6 +28,10 @@ type member struct {
 	to          driver.Connector // for writing, and for reading what must be of now
 	plain       driver.Connector // for migrations
 	watch, read *sql.DB          // one connection for looks; those for reading it as a replica
+
+	// Under mu of its members:
+	asking chan struct{} // closed when the question that is open has its answer; nil: none is
+	said   look          // the newest answer
 }
 
 // members are the servers of a database, as the address names them.
@@ -40,8 +45,19 @@ type members struct {
 	term int64 // the highest that was met anywhere: an older one is over
 }
 
-// errNotPrimary: none of the servers may be written to. It passes.
-var errNotPrimary = errors.New("no server of this database is its primary")
+var (
+	// errNotPrimary: none of the servers may be written to. It passes.
+	errNotPrimary = errors.New("no server of this database is its primary")
+	errSilent     = errors.New("it does not answer")
+)
+
+// How long a look waits for answers. One that comes later counts in the next
+// look: so a server that hangs takes a little of each look and no more.
+const (
+	lookSoon = 100 * time.Millisecond // where looks follow each other
+	lookWait = time.Second            // before a server counts as away
+	findWait = 5 * time.Second        // when nothing is open yet
+)
 
 // standing is what a server says of itself.
 type standing struct {
@@ -79,23 +95,65 @@ func (c *conn) standing(ctx context.Context) (s standing, err error) {
 // look is what a server said when it was asked, or why it did not.
 type look struct {
 	standing
-	err error
+	err  error
+	at   time.Time // when it was asked: what it says is not older
+	open bool      // it was asked again, and has not answered yet
 }
 
-// look asks all servers, side by side.
-func (m *members) look(ctx context.Context) []look {
-	looks := make([]look, len(m.all))
-	var all sync.WaitGroup
+// look asks all servers, side by side, and waits so long for them. Whoever looks
+// at the same time shares the question. An answer counts for lookWait: one server
+// that is late, or hangs, is no reason to know nothing of the others.
+func (m *members) look(ctx context.Context, wait time.Duration) []look {
+	lasts := max(wait, lookWait)
+	soon, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	answered := make([]<-chan struct{}, len(m.all))
 	for i, server := range m.all {
-		all.Go(func() {
-			looks[i].err = onConn(ctx, server.watch, func(c *conn) (err error) {
-				looks[i].standing, err = c.standing(ctx)
-				return err
-			})
-		})
+		answered[i] = m.ask(ctx, server, lasts)
 	}
-	all.Wait()
+	for _, done := range answered {
+		select {
+		case <-done:
+		case <-soon.Done():
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	looks := make([]look, len(m.all))
+	for i, server := range m.all {
+		looks[i] = server.said
+		if time.Since(server.said.at) > lasts {
+			looks[i] = look{err: errSilent}
+		}
+		looks[i].open = server.asking != nil
+	}
 	return looks
+}
+
+// ask asks a server, unless it is being asked, and closes answered when its
+// answer is there. It is given so long, whoever waits for it.
+func (m *members) ask(ctx context.Context, server *member, within time.Duration) (answered <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if server.asking != nil {
+		return server.asking
+	}
+	done := make(chan struct{})
+	server.asking = done
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
+	go func() {
+		defer cancel()
+		l := look{at: time.Now()}
+		l.err = onConn(ctx, server.watch, func(c *conn) (err error) {
+			l.standing, err = c.standing(ctx)
+			return err
+		})
+		m.mu.Lock()
+		server.said, server.asking = l, nil
+		m.mu.Unlock()
+		close(done)
+	}()
+	return done
 }
 
 // learn takes in what the servers said: the term first, whoever knows of it, and
@@ -151,30 +209,47 @@ func (m *members) accept(i int, s standing) error {
 	return nil
 }
 
-// connect opens a connection to the primary, and to nobody else.
+// connect opens a connection to the primary, and to nobody else. Where that is
+// not the one that was known, all are asked who it is: by what looks keep open, so
+// that while there is none, many who want to write cost the others no logins.
 func (m *members) connect(ctx context.Context) (*conn, error) {
 	m.mu.Lock()
-	turn := m.inTurn()
+	known := m.at
 	m.mu.Unlock()
-	failed := []error{errNotPrimary}
-	for _, i := range turn {
-		c, err := dial(ctx, m.all[i].to, m.d)
-		if err == nil {
-			var s standing
-			if s, err = c.standing(ctx); err == nil {
-				m.mu.Lock()
-				err = m.accept(i, s)
-				m.mu.Unlock()
-			}
-			if err == nil {
-				c.of, c.term = m, s.term
-				return c, nil
-			}
-			_ = c.Close()
-		}
-		failed = append(failed, fmt.Errorf("%s: %w", m.all[i].host, err))
+	c, err := m.login(ctx, known)
+	if err == nil {
+		return c, nil
 	}
-	return nil, errors.Join(failed...)
+	i, unknown := m.learn(m.look(ctx, lookWait))
+	if unknown != nil {
+		return nil, unknown
+	}
+	if i != known {
+		if c, err = m.login(ctx, i); err == nil {
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %s: %w", errNotPrimary, m.all[i].host, err)
+}
+
+// login opens a connection to a server that is the primary.
+func (m *members) login(ctx context.Context, i int) (*conn, error) {
+	c, err := dial(ctx, m.all[i].to, m.d)
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.standing(ctx)
+	if err == nil {
+		m.mu.Lock()
+		err = m.accept(i, s)
+		m.mu.Unlock()
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	c.of, c.term = m, s.term
+	return c, nil
 }
 
 // over says that the term in which a connection was opened has ended: its server
@@ -191,11 +266,14 @@ func (m *members) over(term int64) bool {
 
 // find asks everybody who is the primary, before anything is opened.
 func (m *members) find(ctx context.Context) (*member, error) {
-	i, err := m.learn(m.look(ctx))
+	i, err := m.learn(m.look(ctx, findWait))
 	return m.all[i], err
 }
 
 func (m *members) close() (err error) {
+	if m == nil {
+		return nil
+	}
 	for _, server := range m.all {
 		err = errors.Join(err, server.watch.Close(), server.read.Close())
 	}

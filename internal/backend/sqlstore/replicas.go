@@ -23,9 +23,10 @@ const (
 	defaultMaxLag = time.Second
 	leastMaxLag   = 500 * time.Millisecond
 	nearDial      = time.Second
-	nearWait      = 5 * time.Second // of a read, before the primary is asked instead
-	lookWait      = time.Second     // of a look, before a server counts as away
-	reachWait     = "0.05"          // seconds in which a replica may catch up with a look
+	nearWait      = 5 * time.Second        // of a read, before the primary is asked instead
+	awayWait      = 250 * time.Millisecond // for a primary that does not answer looks
+	reachWait     = "0.05"                 // seconds in which a replica may catch up with a look
+	reachWithin   = 500 * time.Millisecond // for all that is asked of a replica then
 	maxProbes     = 32
 	// awayBehind is how far behind a replica may have been when the primary went
 	// away, to be read while it is.
@@ -47,6 +48,9 @@ type replicas struct {
 	last  int
 	floor time.Time
 	away  time.Time // since when the primary does not answer; zero: it does
+	// present ends when the primary is found to be away, by leaves.
+	present context.Context
+	leaves  context.CancelFunc
 
 	reads, misses atomic.Uint64 // answered by a replica; asked of the primary after all
 }
@@ -56,6 +60,7 @@ type follower struct {
 	answers bool      // reads only, and is of the present term
 	in      bool      // may be read
 	covered time.Time // what was committed by then it has
+	asked   time.Time // when that was found out
 	probes  []probe   // places of the primary's log that it had not reached, oldest first
 }
 
@@ -66,7 +71,9 @@ type probe struct {
 }
 
 func newReplicas(m *members, maxLag time.Duration) *replicas {
-	return &replicas{members: m, maxLag: maxLag, now: time.Now, of: make([]follower, len(m.all)), cur: -1, last: -1}
+	r := &replicas{members: m, maxLag: maxLag, now: time.Now, of: make([]follower, len(m.all)), cur: -1, last: -1}
+	r.present, r.leaves = context.WithCancel(context.Background())
+	return r
 }
 
 // FollowReplicas is a Step that looks which server of each database is the
@@ -74,7 +81,7 @@ func newReplicas(m *members, maxLag time.Duration) *replicas {
 // nothing. Run it every 200 ms or so: what it has not looked at for longer than
 // maxlag is not read. What it finds it logs; it has no errors of its own.
 func (s *Sharded) FollowReplicas(ctx context.Context) (worked bool, err error) {
-	if s.session == nil {
+	if s.session == nil { // there are no replicas
 		return false, nil
 	}
 	covered := make([]time.Time, len(s.dbs))
@@ -94,10 +101,7 @@ func (s *Sharded) FollowReplicas(ctx context.Context) (worked bool, err error) {
 func (r *replicas) follow(ctx context.Context) (covered time.Time) {
 	r.one.Lock()
 	defer r.one.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, lookWait)
-	defer cancel()
-	at := r.now()
-	looks := r.look(ctx)
+	looks := r.look(ctx, lookSoon)
 	primary, err := r.learn(looks)
 	r.mu.Lock()
 	measured := make([]follower, len(r.of))
@@ -111,11 +115,20 @@ func (r *replicas) follow(ctx context.Context) (covered time.Time) {
 		if !f.answers || err != nil || looks[primary].position == "" { // without a binary log nothing is known
 			continue
 		}
-		probes := f.probes
-		if len(probes) < maxProbes {
-			probes = append(probes[:len(probes):len(probes)], probe{at, looks[primary].position})
+		probes, at := f.probes, looks[primary].at
+		if n := len(probes); n < maxProbes && at.After(f.covered) && (n == 0 || at.After(probes[n-1].at)) {
+			probes = append(probes[:n:n], probe{at, looks[primary].position})
 		}
-		all.Go(func() { f.reach(ctx, r.all[i], probes) })
+		if l.open || len(probes) == 0 { // it is late with an answer, or the primary is
+			continue
+		}
+		all.Go(func() {
+			// Of its own: what others have used up must not be missing here.
+			ctx, cancel := context.WithTimeout(ctx, reachWithin)
+			defer cancel()
+			f.reach(ctx, r.all[i], probes)
+			f.asked = r.now()
+		})
 	}
 	all.Wait()
 	r.mu.Lock()
@@ -177,13 +190,15 @@ func (r *replicas) judge(measured []follower, primary int, err error) {
 	case err == nil && !r.away.IsZero():
 		r.log.Info("the primary answers", "host", r.all[primary].host, "away", now.Sub(r.away))
 		r.away = time.Time{}
+		r.present, r.leaves = context.WithCancel(context.Background())
 	case err != nil && r.away.IsZero():
 		r.log.Warn("the primary does not answer; replicas are read meanwhile", "error", err)
 		r.away = now
+		r.leaves()
 	}
 	for i := range measured {
 		f, was := &measured[i], r.of[i].in
-		lag := now.Sub(f.covered)
+		lag := f.asked.Sub(f.covered) // not by now: others may have kept the look waiting
 		switch {
 		case !f.answers || f.covered.IsZero():
 			f.in = false
@@ -252,6 +267,14 @@ func (r *replicas) reader(since time.Time, unproved bool) (server *member, cover
 		return nil, time.Time{}
 	}
 	return r.all[r.cur], f.covered
+}
+
+// unlessAway calls cancel awayWait after the primary was found to be away, or from
+// now on if it is; with stop, not any more.
+func (r *replicas) unlessAway(cancel func()) (stop func() bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return context.AfterFunc(r.present, func() { time.AfterFunc(awayWait, cancel) })
 }
 
 // ReplicaStatus is a server of a database that has replicas.

@@ -18,60 +18,86 @@ type Sending struct{ *Sharded }
 
 var _ outbox.Queue = Sending{}
 
-const (
-	messageColumns = "id, msg_key, topic, at, body"
-	sentFresh      = "INSERT INTO outbox_sent (" + messageColumns + ") SELECT " + messageColumns + " FROM outbox WHERE id IN "
-	sentFailed     = "INSERT INTO outbox_sent (" + messageColumns + ") SELECT " + messageColumns + " FROM outbox_failed WHERE id IN "
-	sentAgain      = "INSERT INTO outbox (" + messageColumns + ") SELECT " + messageColumns + " FROM outbox_sent WHERE id IN "
-	dropAllFresh   = "DELETE FROM outbox WHERE id IN "
-	dropAllFailed  = "DELETE FROM outbox_failed WHERE id IN "
-	dropAllSent    = "DELETE FROM outbox_sent WHERE id IN "
-)
+const messageColumns = "id, msg_key, topic, at, body"
 
 // Done implements outbox.Queue: the messages are on the bus. Ids that are not
 // there are no error.
 func (q Sending) Done(ctx context.Context, ids []int64) error {
-	return q.onEach(ctx, "messages sent", ids, sentFresh, dropAllFresh, sentFailed, dropAllFailed)
+	_, err := q.onEach(ctx, "messages sent", ids, func(c *conn, rows []int64) (int, error) {
+		if n, err := move(c, "outbox", "outbox_sent", rows); err != nil || n == len(rows) {
+			return n, err
+		}
+		return move(c, "outbox_failed", "outbox_sent", rows)
+	})
+	return err
 }
 
 // Arrived forgets messages that have been consumed.
 func (q Sending) Arrived(ctx context.Context, ids []int64) error {
-	return q.onEach(ctx, "messages arrived", ids, dropAllSent)
+	_, err := q.onEach(ctx, "messages arrived", ids, func(c *conn, rows []int64) (int, error) {
+		list, values := c.d.idList(rows)
+		_, err := c.exec("DELETE FROM outbox_sent WHERE id IN "+list, values...)
+		return 0, err
+	})
+	return err
 }
 
-// Again puts messages that were sent back into the outbox, under their ids.
-func (q Sending) Again(ctx context.Context, ids []int64) error {
-	return q.onEach(ctx, "send messages again", ids, sentAgain, dropAllSent)
+// Again puts messages that were sent back into the outbox, under their ids. It
+// answers how many; the others have arrived, or somebody else has put them back.
+func (q Sending) Again(ctx context.Context, ids []int64) (moved int, err error) {
+	return q.onEach(ctx, "send messages again", ids, func(c *conn, rows []int64) (int, error) {
+		return move(c, "outbox_sent", "outbox", rows)
+	})
 }
 
-// onEach runs statements on these messages, in one transaction a database.
-func (q Sending) onEach(ctx context.Context, what string, ids []int64, statements ...string) error {
-	each := make([][]int64, len(q.dbs))
-	for _, id := range ids {
-		if database, row, ok := q.rowOf(id); ok {
-			each[database] = append(each[database], row)
-		}
+// move takes messages from one table to another, and answers how many were there.
+// It locks them before it reads them, and removes no other than those: so of two
+// that do it, or one that does it the other way, the later one finds them where
+// the earlier one put them, and none is ever in neither table.
+func move(c *conn, from, to string, rows []int64) (n int, err error) {
+	there := make([]int64, 0, len(rows))
+	list, values := c.d.idList(rows)
+	err = c.query(context.Background(), "SELECT id FROM "+from+" WHERE id IN "+list+c.d.forUpdate, func(r []driver.Value) error {
+		there = append(there, integer(r[0]))
+		return nil
+	}, values...)
+	if err != nil || len(there) == 0 {
+		return 0, err
 	}
-	for i, rows := range each {
+	list, values = c.d.idList(there)
+	// A message may be there already: a relay that was frozen noted a failure of
+	// one that another had sent.
+	_, err = c.exec("INSERT INTO "+to+" ("+messageColumns+") SELECT "+messageColumns+" FROM "+from+" WHERE id IN "+list+
+		" AND NOT EXISTS (SELECT 1 FROM "+to+" t WHERE t.id = "+from+".id)", values...)
+	if err != nil {
+		return 0, raced(err)
+	}
+	_, err = c.exec("DELETE FROM "+from+" WHERE id IN "+list, values...)
+	return len(there), err
+}
+
+// onEach does something to these messages, in one transaction a database, and
+// answers of how many rows do said that they have changed.
+func (q Sending) onEach(ctx context.Context, what string, ids []int64, do func(c *conn, rows []int64) (int, error)) (changed int, err error) {
+	for i, rows := range q.byDatabase(ids) {
 		if len(rows) == 0 {
 			continue
 		}
-		db := q.dbs[i]
 		slices.Sort(rows) // so that whoever else does this locks in the same order
-		list, values := db.d.idList(rows)
-		err := db.writing(ctx, what, func(c *conn) error {
-			for _, statement := range statements {
-				if _, err := c.exec(statement+list, values...); err != nil {
-					return err
-				}
+		n := 0
+		err := q.dbs[i].writing(ctx, what, func(c *conn) error {
+			some, err := do(c, rows)
+			if some > 0 || !c.doubt { // otherwise the run before this one did it
+				n = some
 			}
-			return nil
+			return err
 		})
 		if err != nil {
-			return err
+			return changed, err
 		}
+		changed += n
 	}
-	return nil
+	return changed, nil
 }
 
 // Sent are the ids of messages on the bus with id > after, in order; limit is

@@ -16,6 +16,58 @@ func TestSending(t *testing.T) {
 func TestSendingOnServer(t *testing.T) {
 	d := servers.MariaDB(t)
 	checkSending(t, func(t *testing.T) *Sharded { return Single(onServer(t, d, servers.SQLDatabase, "")) })
+	t.Run("there and back", func(t *testing.T) { checkThereAndBack(t, d) })
+}
+
+// A relay that was frozen notes a message as sent while another process notes so
+// too, or puts it back: the second finds it where the first has put it, so it is
+// always in one table.
+func checkThereAndBack(t *testing.T, d *servers.Database) {
+	s := onServer(t, d, servers.SQLDatabase, "")
+	q := Sending{Single(s)}
+	done := func(id int64) error { return q.Done(t.Context(), []int64{id}) }
+	back := func(id int64) error { _, err := q.Again(t.Context(), []int64{id}); return err }
+	f := func(name, from, to string, second func(id int64) error, want string) {
+		t.Helper()
+		empty(t, s)
+		put(t, s, outbox.Message{Key: "k", Topic: "t", At: 7})
+		page, err := q.Pending(t.Context(), 0, 1)
+		must(t, err)
+		id := page[0].ID
+		if from == "outbox_sent" {
+			must(t, done(id))
+		}
+		ended := make(chan error, 1)
+		must(t, s.writing(t.Context(), "first", func(c *conn) error {
+			if _, err := move(c, from, to, []int64{id}); err != nil {
+				return err
+			}
+			go func() { ended <- second(id) }()
+			for { // until it waits for this transaction
+				row, err := d.Query(t.Context(), "SELECT variable_value AS n FROM information_schema.global_status WHERE variable_name = 'INNODB_ROW_LOCK_CURRENT_WAITS'")
+				if err != nil || row["n"] != "0" {
+					return err
+				}
+				select {
+				case err := <-ended:
+					t.Errorf("%s: did not wait: %v", name, err)
+					ended <- err
+					return nil
+				default:
+				}
+			}
+		}))
+		must(t, <-ended)
+		row, err := d.Query(t.Context(), `SELECT concat(repeat('outbox', (SELECT count(*) FROM sluice.outbox)),
+			repeat('outbox_sent', (SELECT count(*) FROM sluice.outbox_sent))) AS found`)
+		if must(t, err); row["found"] != want {
+			t.Errorf("%s: the message is in %q, want %q", name, row["found"], want)
+		}
+	}
+	f("sent while it is put back", "outbox_sent", "outbox", done, "outbox_sent")
+	f("sent by two", "outbox", "outbox_sent", done, "outbox_sent")
+	f("put back while it is noted", "outbox", "outbox_sent", back, "outbox")
+	f("put back by two", "outbox_sent", "outbox", back, "outbox")
 }
 
 // A queue as any other, whose messages are undelivered to the proof until they
@@ -72,7 +124,7 @@ func checkSending(t *testing.T, open func(t *testing.T) *Sharded) {
 		must(t, q.Arrived(t.Context(), []int64{c, a}))
 		travelling(b)
 		undelivered(1)
-		must(t, q.Again(t.Context(), []int64{b, c})) // what has arrived is not sent again
+		wantAgain(t, q, 1, b, c) // what has arrived is not sent again
 		waiting(1)
 		travelling()
 		undelivered(1)
@@ -87,7 +139,22 @@ func checkSending(t *testing.T, open func(t *testing.T) *Sharded) {
 		must(t, err)
 		equal(t, "consumed", consumed, map[int64]bool{1: true})
 		equal(t, "waiting", waiting, map[int64]bool{2: true, 3: true})
+		must(t, in.Forget(t.Context(), []int64{3, 1, 4}))
+		consumed, waiting, err = in.Known(t.Context(), []int64{1, 2, 3, 4})
+		must(t, err)
+		equal(t, "consumed still", consumed, map[int64]bool{1: true})
+		equal(t, "waiting still", waiting, map[int64]bool{2: true})
 	})
+}
+
+// wantAgain puts messages back into the outbox, of which so many are there.
+func wantAgain(t *testing.T, q Sending, want int, ids ...int64) {
+	t.Helper()
+	n, err := q.Again(t.Context(), ids)
+	must(t, err)
+	if n != want {
+		t.Errorf("%d of %v are sent again, want %d", n, ids, want)
+	}
 }
 
 // Each database's messages have ids of their own; all are tracked, and forgotten
@@ -119,7 +186,7 @@ func TestSendingOfShards(t *testing.T) {
 	f(far, 3, far+1)
 	must(t, q.Arrived(t.Context(), []int64{1, far}))
 	f(0, 10, 2, far+1)
-	must(t, q.Again(t.Context(), []int64{2, far + 1}))
+	wantAgain(t, q, 2, 2, far+1)
 	f(0, 10)
 	if n, _, err := q.Backlog(t.Context()); err != nil || n != 2 {
 		t.Errorf("%d sent again, %v", n, err)

@@ -550,10 +550,14 @@ func TestServerFaults(t *testing.T) {
 			s := onServer(t, d, servers.SQLDatabase, params)
 			strikes := 0
 			runTraffic(t, s, func(tr *traffic) {
+				// The first one as soon as there is traffic: it may not last.
+				for tr.landed.Load() == 0 && !t.Failed() {
+					<-time.After(time.Millisecond)
+				}
 				for tr.landed.Load() < trafficOrders && !t.Failed() {
-					<-time.After(every)
 					strike(t)
 					strikes++
+					<-time.After(every)
 				}
 			})
 			if s.Stats().Retries == 0 {

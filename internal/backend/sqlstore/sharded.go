@@ -1,11 +1,9 @@
 package sqlstore
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -167,26 +165,18 @@ func splitAddress(address string) (addresses []string, tables []int, err error) 
 	return addresses, tables, nil
 }
 
-// Hosts are the servers, as host:port, of an address that OpenSharded takes: of
-// each database the primary and its replicas.
-func Hosts(address string) (hosts []string, err error) {
+// CheckAddress says what is wrong with an address that OpenSharded is to take. It
+// asks no server. No error shows a password.
+func CheckAddress(address string) error {
 	addresses, _, err := splitAddress(address)
-	if err != nil {
-		return nil, err
-	}
-	for i, a := range addresses {
-		u, err := url.Parse(a)
-		if err != nil || u.Scheme != "mysql" || u.Hostname() == "" || len(u.Path) < 2 || strings.Contains(u.Host, ",") {
-			return nil, fmt.Errorf(badDatabase, i+1)
+	for i := 0; err == nil && i < len(addresses); i++ {
+		var p *place
+		if p, err = mysqlPlace(addresses[i], Options{}); err != nil {
+			return fmt.Errorf("database %d of the address: %w", i+1, err)
 		}
-		host := net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "3306"))
-		replicas, _, err := replicasOf(host, u.Query())
-		if err != nil {
-			return nil, err
-		}
-		hosts = append(append(hosts, host), replicas...)
+		err = p.members.close()
 	}
-	return hosts, nil
+	return err
 }
 
 const badDatabase = "database %d of the address must be mysql://user:password@host:3306/database, with the password percent-encoded"

@@ -89,15 +89,21 @@ func (s *Sharded) Dead(ctx context.Context, after int64, limit int) (page []outb
 	return page, nil
 }
 
-// Done implements outbox.Queue.
-func (s *Sharded) Done(ctx context.Context, ids []int64) error {
-	each := make([][]int64, len(s.dbs))
-	for _, id := range ids {
+// byDatabase splits messages into the rows of each database. Ids that no
+// database gives out are left out.
+func (s *Sharded) byDatabase(messages []int64) (rows [][]int64) {
+	rows = make([][]int64, len(s.dbs))
+	for _, id := range messages {
 		if database, row, ok := s.rowOf(id); ok {
-			each[database] = append(each[database], row)
+			rows[database] = append(rows[database], row)
 		}
 	}
-	for i, rows := range each {
+	return rows
+}
+
+// Done implements outbox.Queue.
+func (s *Sharded) Done(ctx context.Context, ids []int64) error {
+	for i, rows := range s.byDatabase(ids) {
 		if err := s.dbs[i].Done(ctx, rows); err != nil {
 			return err
 		}

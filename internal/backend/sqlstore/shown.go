@@ -3,8 +3,8 @@ package sqlstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -48,15 +48,31 @@ func Primary(ctx context.Context) context.Context {
 	return context.WithValue(ctx, primaryKey{}, true)
 }
 
-// Told notes that news of a reservation has reached this process by another
-// way, its log: what was shown of it so far is old. The order was written before
-// the log had the news.
-func (v *Shown) Told(reservation stock.ID) { v.session.pin(reservation) }
+// OfPrimary is the store itself, for whoever decides by what it answers and shows
+// it as well: nothing older is shown afterwards.
+func (v *Shown) OfPrimary() order.Store { return ofPrimary{v} }
+
+type ofPrimary struct{ *Shown }
+
+func (p ofPrimary) Get(ctx context.Context, id stock.OrderID) (order.Order, error) {
+	return p.Shown.Get(Primary(ctx), id)
+}
+
+func (p ofPrimary) List(ctx context.Context, q order.Query) ([]order.Order, error) {
+	return p.Shown.List(Primary(ctx), q)
+}
+
+// Told notes, before it is shown, that news of a reservation has reached this
+// process by another way, its log: what was shown of it so far is old. The order
+// was written before the log had the news. Whose it is the log does not say: a
+// list of that user's orders may still be without it.
+func (v *Shown) Told(reservation stock.ID) { v.session.told(reservation) }
 
 // Get implements order.Store.
 func (v *Shown) Get(ctx context.Context, id stock.OrderID) (o order.Order, err error) {
+	v.session.keep()
 	of := v.groups[v.groupOfID(id)].database
-	err = v.read(ctx, v.dbs[of:of+1], time.Time{}, func(s *Sharded, current check) (bool, error) {
+	err = v.read(ctx, v.dbs[of:of+1], time.Time{}, func(ctx context.Context, s *Sharded, current check) (bool, error) {
 		o, err = s.Get(ctx, id)
 		return err == nil && current(&o), err
 	})
@@ -71,6 +87,7 @@ func (v *Shown) List(ctx context.Context, q order.Query) (page []order.Order, er
 	if q.DueBy > 0 { // somebody is going to act on it
 		return v.Sharded.List(ctx, q)
 	}
+	v.session.keep()
 	dbs, since := v.dbs, v.session.since(nil)
 	switch {
 	case q.Reservation != nil:
@@ -79,7 +96,7 @@ func (v *Shown) List(ctx context.Context, q order.Query) (page []order.Order, er
 		of := v.groups[v.groupOfUser(q.User)].database
 		dbs, since = v.dbs[of:of+1], v.session.since(q.User)
 	}
-	err = v.read(ctx, dbs, since, func(s *Sharded, current check) (bool, error) {
+	err = v.read(ctx, dbs, since, func(ctx context.Context, s *Sharded, current check) (bool, error) {
 		page, err = s.List(ctx, q)
 		all := err == nil && (q.Reservation == nil || len(page) > 0)
 		for i := range page {
@@ -95,10 +112,11 @@ func (v *Shown) List(ctx context.Context, q order.Query) (page []order.Order, er
 
 // Notifications pages through a user's notifications, see Store.Notifications.
 func (v *Shown) Notifications(ctx context.Context, user stock.UserID, before int64, limit int) (page []Notification, err error) {
-	err = v.read(ctx, v.dbs[:1], v.session.since(user), func(s *Sharded, _ check) (bool, error) {
+	v.session.keep()
+	err = v.read(ctx, v.dbs[:1], v.session.since(user), func(ctx context.Context, s *Sharded, _ check) (bool, error) {
 		page, err = s.Store.Notifications(ctx, user, before, limit)
-		if len(page) > 0 && s == v.Sharded {
-			v.session.noteNotice(user, page[0].ID)
+		if s == v.Sharded {
+			v.session.noteNotices(user, page)
 		}
 		return err == nil, err
 	})
@@ -108,15 +126,20 @@ func (v *Shown) Notifications(ctx context.Context, user stock.UserID, before int
 	return page, nil
 }
 
+// asking is a read, of a store that may be a replica: it says whether what it
+// found may be shown.
+type asking func(ctx context.Context, s *Sharded, current check) (bool, error)
+
 // check is told of each order of an answer, and says whether it may be shown.
 type check func(o *order.Order) bool
 
 // read asks replicas of these databases, the primaries where that is not good
-// enough, and replicas once more where those do not answer. ask says whether
-// what it found may be shown.
-func (v *Shown) read(ctx context.Context, dbs []*database, since time.Time, ask func(s *Sharded, current check) (bool, error)) error {
+// enough, and replicas once more where those do not answer. A primary that is
+// known to be away is asked all the same, since it may only be late, but not for
+// long.
+func (v *Shown) read(ctx context.Context, dbs []*database, since time.Time, ask asking) error {
 	if !v.replicated || ctx.Value(primaryKey{}) != nil {
-		return v.ofPrimary(ask)
+		return v.ofPrimary(ctx, ask)
 	}
 	count := func(replica bool) {
 		for _, db := range dbs {
@@ -124,30 +147,37 @@ func (v *Shown) read(ctx context.Context, dbs []*database, since time.Time, ask 
 		}
 	}
 	if near, covered := v.over(dbs, since, false); near != nil {
-		ok, err := ask(near, func(o *order.Order) bool { return !v.session.behind(o, covered) })
+		ok, err := ask(ctx, near, func(o *order.Order) bool { return !v.session.behind(o, covered) })
 		if ok && err == nil {
 			count(true)
 			return nil
 		}
 	}
-	err := v.ofPrimary(ask)
-	if err == nil || !lost(err) && !errors.Is(err, context.DeadlineExceeded) {
+	call, cancel := context.WithCancel(ctx)
+	defer cancel()
+	other, _ := v.over(dbs, since, true)
+	for _, db := range dbs {
+		if other != nil && db.replicas != nil {
+			defer db.replicas.unlessAway(cancel)()
+		}
+	}
+	err := v.ofPrimary(call, ask)
+	if err == nil || !lost(err) && !errors.Is(err, context.Canceled) || ctx.Err() != nil {
 		count(false)
 		return err
 	}
-	near, _ := v.over(dbs, since, true)
-	if near == nil {
-		return err
+	if near, _ := v.over(dbs, since, true); near != nil {
+		ok, cause := ask(ctx, near, func(o *order.Order) bool { return !v.session.behind(o, time.Time{}) })
+		if ok && cause == nil {
+			count(true)
+			return nil
+		}
 	}
-	if ok, cause := ask(near, func(o *order.Order) bool { return !v.session.behind(o, time.Time{}) }); !ok || cause != nil {
-		return err // it may be that what was asked for is there, and newer
-	}
-	count(true)
-	return nil
+	return fmt.Errorf("%w: %w", stock.ErrUnknown, err) // what was asked for may be there, and newer
 }
 
-func (v *Shown) ofPrimary(ask func(s *Sharded, current check) (bool, error)) error {
-	_, err := ask(v.Sharded, func(o *order.Order) bool { v.session.note(o); return true })
+func (v *Shown) ofPrimary(ctx context.Context, ask asking) error {
+	_, err := ask(ctx, v.Sharded, func(o *order.Order) bool { v.session.note(o); return true })
 	return err
 }
 
@@ -215,140 +245,4 @@ func (s *Sharded) onto(of []*member) *Sharded {
 		view.groups[i].Store = at(g.Store, of[g.database])
 	}
 	return &view
-}
-
-// shareSession gives all databases one session, if there are replicas.
-func (s *Sharded) shareSession(dbs []*Store) {
-	if slices.ContainsFunc(dbs, func(db *Store) bool { return db.replicas != nil }) {
-		s.session = &session{now: time.Now, pins: map[any]pin{}}
-		for _, db := range dbs {
-			db.session = s.session
-		}
-	}
-}
-
-// session is what this process has written or shown lately and a replica may not
-// have yet, by what it is about: an order, a user, a reservation. A nil session
-// remembers nothing.
-type session struct {
-	now func() time.Time
-
-	mu    sync.Mutex
-	pins  map[any]pin
-	last  time.Time // of any pin
-	floor time.Time // all that was before counts as pinned then
-}
-
-type pin struct {
-	at      time.Time
-	version int // of an order
-}
-
-// maxPins bounds a session. Past it all replicas have to have everything up to
-// then before any is read.
-const maxPins = 1 << 16
-
-func (s *session) put(about any, p pin) {
-	s.last = p.at
-	if len(s.pins) >= maxPins {
-		s.floor = p.at
-		clear(s.pins)
-	}
-	s.pins[about] = p
-}
-
-// pin notes that something has just changed about a user or a reservation.
-func (s *session) pin(about any) {
-	if s == nil {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.put(about, pin{at: s.now()})
-}
-
-// note notes an order as it has just been written, or shown by the primary. One
-// that was known as it is stays pinned as long as it was: whoever asks again and
-// again is not kept from the replicas by that.
-func (s *session) note(o *order.Order) {
-	if s == nil || o.ID == "" {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if was, known := s.pins[o.ID]; known && was.version >= o.Version {
-		return
-	}
-	now := s.now()
-	s.put(o.ID, pin{now, o.Version})
-	s.put(o.User, pin{at: now})
-}
-
-// noteNotice notes the newest notification of a user that the primary has shown.
-func (s *session) noteNotice(user stock.UserID, newest int64) {
-	if s == nil {
-		return
-	}
-	type notices stock.UserID
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.pins[notices(user)].version >= int(newest) {
-		return
-	}
-	now := s.now()
-	s.put(notices(user), pin{now, int(newest)})
-	s.put(user, pin{at: now})
-}
-
-// landed notes the orders of a batch. One that had landed before is noted in a
-// state that it has left, which does no harm.
-func (s *session) landed(orders []order.Landed, err error) {
-	if s == nil || err != nil {
-		return
-	}
-	for i := range orders {
-		s.note(&orders[i].Order)
-	}
-}
-
-// since is what a replica has to have for a read about a user or a reservation;
-// nil is about anybody.
-func (s *session) since(about any) time.Time {
-	if s == nil {
-		return time.Time{}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if about == nil {
-		return s.last
-	}
-	if p, pinned := s.pins[about]; pinned && p.at.After(s.floor) {
-		return p.at
-	}
-	return s.floor
-}
-
-// behind says that an order, read on a replica that has what was committed by a
-// time, may be older than what was shown. Zero: that is not known, and only what
-// is known to be older is.
-func (s *session) behind(o *order.Order, covered time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	told, pinned := s.pins[o.Reservation]
-	return s.pins[o.ID].version > o.Version || !covered.IsZero() &&
-		(pinned && !covered.After(told.at) || !s.floor.IsZero() && !covered.After(s.floor))
-}
-
-// forget drops what all replicas that are read have by now.
-func (s *session) forget(covered time.Time) {
-	if s == nil {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for about, p := range s.pins {
-		if covered.After(p.at) {
-			delete(s.pins, about)
-		}
-	}
 }

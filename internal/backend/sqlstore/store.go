@@ -126,16 +126,18 @@ func open(ctx context.Context, p *place, o Options) (*Store, error) {
 		p.plain = primary.plain
 	}
 	if err := migrate(ctx, p, o.Log); err != nil {
-		return nil, fmt.Errorf("store %s: %w", p.name, err)
+		return nil, errors.Join(fmt.Errorf("store %s: %w", p.name, err), p.members.close())
 	}
 	write, read := connector{p.write, p.dialect, p.members}, connector{p.read, p.dialect, p.members}
 	s := &Store{d: p.dialect, write: newWriter(p.poolOf(write, p.writers), p.dialect), read: p.poolOf(read, p.readers), ckpt: new(int64), orders: plainOrders}
 	if p.checkpoint != "" {
 		s.upkeep = p.pool(p.write, 1)
 	}
+	if p.members != nil {
+		s.replicas = newReplicas(p.members, p.maxLag) // from here on Close closes them
+	}
 	err := s.Ping(ctx)
 	if err == nil && p.members != nil {
-		s.replicas = newReplicas(p.members, p.maxLag)
 		err = s.writing(ctx, "begin the first term", func(c *conn) error { _, err := c.exec(beginTerm); return err })
 	}
 	if err != nil {

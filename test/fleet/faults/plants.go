@@ -34,7 +34,7 @@ var plants = []plant{
 		{Name: "late", File: "internal/backend/sqlstore/replicas.go", Anchor: "f.in = lag <= r.maxLag/2 || was && lag <= r.maxLag", Text: "f.in = true"},
 		{Name: "not covered", File: "internal/backend/sqlstore/replicas.go", Anchor: "return t.IsZero() || f.covered.After(t)", Text: "return true"},
 		{Name: "not bounded", File: "internal/backend/sqlstore/replicas.go", Anchor: "r.now().Sub(f.covered) > r.maxLag)", Text: "false)"},
-		{Name: "not minded", File: "internal/backend/sqlstore/shown.go", Anchor: "\ttold, pinned := s.pins[o.Reservation]\n", Where: overlay.Before,
+		{Name: "not minded", File: "internal/backend/sqlstore/session.go", Anchor: "\ttold, pinned := s.pins[o.Reservation]\n", Where: overlay.Before,
 			Text: "\tif true {\n\t\treturn false\n\t}\n"},
 	}},
 }
