@@ -66,7 +66,7 @@ func (s *Shop) Purchase(ctx context.Context, r PurchaseRequest) (stock.Receipt, 
 	if err != nil {
 		return stock.Receipt{}, fmt.Errorf("%w: %w", stock.ErrNotReady, err)
 	}
-	return s.ledger.Reserve(ctx, stock.Request{
+	receipt, err := s.ledger.Reserve(ctx, stock.Request{
 		Activity:    onSale.ID,
 		User:        r.User,
 		Key:         r.Key,
@@ -77,6 +77,12 @@ func (s *Shop) Purchase(ctx context.Context, r PurchaseRequest) (stock.Receipt, 
 		Terms:       offer.Terms,
 		At:          stock.MillisOf(s.now()), // the gate may have let it wait
 	})
+	if err == nil && !face.Holds(r.User) {
+		// A face that mirrors a ledger elsewhere may yet show a moment before this one,
+		// with nothing free. Who has a receipt is not told that.
+		face.Holder(r.User)
+	}
+	return receipt, err
 }
 
 // unknown is the answer about an activity of which the ledger shows nothing: no

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -222,6 +223,36 @@ func TestReturningBuyerPassesTheGate(t *testing.T) {
 	b.want(err, errFull)
 	_, err = b.buy("bob", "k")
 	b.want(err, errFull)
+}
+
+// Of a ledger elsewhere the board shows a moment that is past, and that may be one
+// in which nothing was free, just before what the buyer got became so. Whoever has
+// a receipt is not told that all is held.
+func TestBuyerIsKnownAtOnce(t *testing.T) {
+	b := newBench(t)
+	b.create(sale.Activity{OpensAt: b.in(0)})
+	counts, _ := b.ledger.Board().Face("drop").Counts()
+	_, rules, items := b.ledger.Board().Face("drop").Rules()
+	board := stock.NewBoard()
+	face := board.Post("drop")
+	face.Publish(counts, rules, items)
+	clock := func() time.Time { return b.now }
+	b.shop = sale.NewShop(b.ledger, board, sale.OpenGate{}, id.NewSource(1, clock), b.store, b.store, clock)
+	if err := b.shop.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first, err := b.buy("ann", "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts.Items = slices.Clone(counts.Items)
+	counts.Items[0].Free, counts.Items[0].Held = 0, counts.Items[0].Free
+	face.Publish(counts, rules, items)
+	if again, err := b.buy("ann", "k"); err != nil || again.ID != first.ID {
+		t.Errorf("a retry: %+v, %v", again, err)
+	}
+	_, err = b.buy("bob", "k")
+	b.want(err, stock.ErrAllHeld)
 }
 
 // Opening arms a sale; it never opens it before its time.

@@ -65,7 +65,7 @@ func (b *Board) change(edit func(map[ActivityID]*Face)) {
 }
 
 // Face is one activity's published state. One goroutine at a time may call
-// Publish, PublishUntil, Extend and Holder.
+// Publish, PublishUntil and Extend; any may call Holder.
 type Face struct {
 	activity ActivityID
 	holders  holders
@@ -192,10 +192,11 @@ func (f *Face) Refuses(user UserID, lines []Line, now Millis) error {
 	return none
 }
 
-// holders is an insert-only set of user hashes with one writer and lock-free
-// readers. A false "has" only costs the slow way; a false "has not" cannot be.
+// holders is an insert-only set of user hashes with lock-free readers. A false
+// "has" only costs the slow way; a false "has not" cannot be.
 type holders struct {
 	seed  maphash.Seed
+	mu    sync.Mutex // of who adds
 	n     int
 	table atomic.Pointer[[]atomic.Uint64]
 }
@@ -225,6 +226,8 @@ func (h *holders) has(user UserID) bool {
 }
 
 func (h *holders) add(user UserID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	t := *h.table.Load()
 	if h.n*2 >= len(t) {
 		bigger := make([]atomic.Uint64, 2*len(t))

@@ -130,7 +130,7 @@ func TestBoardRefusesUntil(t *testing.T) {
 	}
 }
 
-// Readers run beside the writer while the set of holders grows.
+// Readers run beside the writers while the set of holders grows.
 func TestHoldersGrowUnderReaders(t *testing.T) {
 	face := stock.NewBoard().Post("a")
 	const users = 20_000
@@ -145,10 +145,16 @@ func TestHoldersGrowUnderReaders(t *testing.T) {
 			}
 		})
 	}
-	for i := range users {
-		face.Holder(stock.UserID(fmt.Sprint("u", i)))
-		added <- i / 2
+	var writers sync.WaitGroup
+	for w := range 2 {
+		writers.Go(func() {
+			for i := w; i < users; i += 2 {
+				face.Holder(stock.UserID(fmt.Sprint("u", i)))
+				added <- i/4*2 + w // of its own, and long before
+			}
+		})
 	}
+	writers.Wait()
 	close(added)
 	wg.Wait()
 	strangers := 0
