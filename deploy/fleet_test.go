@@ -47,7 +47,7 @@ func (s *stage) know(name, address string) { s.names = append(s.names, name, add
 // free is an address that was free a moment ago.
 func free(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := servers.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,6 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -260,7 +259,7 @@ func Build(t servers.TB, dir string) (binary string) {
 func (f *Fleet) ports(t servers.TB, n int) (addrs []string) {
 	t.Helper()
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := servers.Listen()
 		if err != nil {
 			t.Fatalf("fleet: %v", err)
 		}

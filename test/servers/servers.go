@@ -374,12 +374,3 @@ func Missing(t TB, what string) {
 	}
 	t.Skipf("MISSING: %s (make servers installs it); this test proves nothing here", what)
 }
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
