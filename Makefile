@@ -70,7 +70,7 @@ kill: ## kill -9 of real servers under storms, N times (1000: 20 to 30 minutes),
 fleet: servers build ## gateways, workers, nginx, a Redis Cluster, two shards of MariaDB, Kafka and etcd with a sale on them, until Ctrl-C
 	$(GO) run ./test/fleet/demo -binary bin/sluice
 
-fleet-test: servers ## parts of a fleet killed, frozen, emptied, rolled back and cut off under storms, 15 minutes; BIG=1: 100,000 users; FULL=1: broker, etcd member, shard and worker killed in one storm; FAULT=… ON=… for some, SEED=… PLANT=…
+fleet-test: servers ## parts of a fleet killed, frozen, emptied, rolled back and cut off under storms, some 20 minutes; BIG=1: 100,000 users; FULL=1: broker, etcd member, shard and worker killed in one storm; FAULT=… ON=… for some, SEED=… PLANT=…
 	$(GO) run ./test/fleet/faults -seed $(or $(SEED),0) -users $(or $(USERS),0) -stock $(or $(STOCK),0) -fault '$(FAULT)' -plant '$(PLANT)' -on '$(or $(ON),$(if $(FULL),full))' $(if $(BIG)$(FULL),-big)
 
 sim: ## the whole engine under N seeds and faults (10000), or SEED=… once more with its trace

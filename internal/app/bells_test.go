@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -52,11 +51,7 @@ func process(t *testing.T, store *sqlstore.Store, door string) *engine {
 // was away.
 func TestBells(t *testing.T) {
 	etcd := servers.EtcdOfThree(t)
-	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "shop.db"), sqlstore.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := newStore(t)
 	door := fmt.Sprintf("etcd://%s,%s,%s/shop", etcd.Members[0].Addr, etcd.Members[1].Addr, etcd.Members[2].Addr)
 	here, there := process(t, store, door), []*engine{process(t, store, door), process(t, store, door)}
 	await := func(what string, in func(e *engine) bool) {
@@ -136,11 +131,7 @@ func TestBells(t *testing.T) {
 // are counted.
 func TestCrew(t *testing.T) {
 	etcd := servers.Etcd(t)
-	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "shop.db"), sqlstore.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := newStore(t)
 	e := process(t, store, "etcd://"+etcd.Addr)
 	e.crew.gateways = 2
 	f := func(what string, join, leave string, gateways int, many bool) {

@@ -18,11 +18,7 @@ import (
 // and clocks could bring about, make different ids all the same; without their
 // spans of time they make the same ones.
 func TestOneNumberTwice(t *testing.T) {
-	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "shop.db"), sqlstore.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := newStore(t)
 	now := time.Date(2026, 11, 11, 20, 0, 0, 0, time.UTC)
 	clock := func() time.Time { return now }
 	start := func(spans bool) (*number, *id.Source) {
@@ -75,14 +71,25 @@ func TestOneNumberTwice(t *testing.T) {
 	}
 }
 
-// While the leases do not answer a process keeps its number, as long as the store
-// gives it spans; without the store, and when somebody has the number, it stops.
-func TestNumberWithoutLeases(t *testing.T) {
+// newStore is an empty one, on SQLite.
+func newStore(t *testing.T) *sqlstore.Store {
+	t.Helper()
 	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "shop.db"), sqlstore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return store
+}
+
+// While the leases do not answer a process keeps its number, as long as the store
+// gives it spans; without the store, and when somebody has the number, it stops.
+func TestNumberWithoutLeases(t *testing.T) {
+	store := newStore(t)
 	now := time.Date(2026, 11, 11, 20, 0, 0, 0, time.UTC)
 	clock := func() time.Time { return now }
 	local := lease.NewLocal(clock)
@@ -143,11 +150,7 @@ func (away) Acquire(context.Context, string, string, time.Duration) (lease.Grant
 // Looking for a number without leases leaves the processes alone that have one: what
 // is cut from the row of a living one tears its span, and its ids leap ahead.
 func TestNumberOfAnother(t *testing.T) {
-	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "shop.db"), sqlstore.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := newStore(t)
 	now := time.Date(2026, 11, 11, 20, 0, 0, 0, time.UTC)
 	clock := func() time.Time { return now }
 	living := id.NewMarkingSource(7, clock)
@@ -183,11 +186,7 @@ func TestNumberOfAnother(t *testing.T) {
 // A process can begin while the leases do not answer, with a number that nobody
 // uses; without being told to it does not.
 func TestNumberGuessed(t *testing.T) {
-	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "shop.db"), sqlstore.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := newStore(t)
 	begin := func(unasked bool) (*doors, error) {
 		d := &doors{store: sqlstore.Single(store), leases: away{}, holder: "me", clock: clock.New()}
 		return d, d.openIDs(t.Context(), unasked, quiet)
@@ -215,11 +214,7 @@ func TestNumberGuessed(t *testing.T) {
 // as its lease lasts, and goes on when it is back. The next one begins behind it
 // at once if the time has come, which it has when a lease ran out.
 func TestSpanEnds(t *testing.T) {
-	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "shop.db"), sqlstore.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := newStore(t)
 	now := time.Date(2026, 11, 11, 20, 0, 0, 0, time.UTC)
 	clock := func() time.Time { return now }
 	leases := lease.NewLocal(clock)

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,11 +12,7 @@ import (
 // What is pulled in one process is in force in another, and in one that is
 // started later; what a newer program has written is left alone.
 func TestPlaybooksThroughTheStore(t *testing.T) {
-	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "shop.db"), sqlstore.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store := newStore(t)
 	start := func() *gate.Playbooks {
 		return gate.NewPlaybooks(shelf{store: store}, gate.NewActive(nil, time.Now()), time.Now)
 	}
